@@ -1,0 +1,192 @@
+"""Cancel and retry by an operator. The row lock decides every race; a push to the worker is only a hint."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from orqestra._dispatch import outbox
+from orqestra.engine.core import Core
+from orqestra.engine.relay import Relay
+from orqestra.engine.sessions import Sessions
+from orqestra.log import get_logger
+from orqestra.model.errors import HintsUnavailable, NotFound, OutcomeUnknown, Refused
+from orqestra.model.lifecycle import TERMINAL, WAITING, Event, RunState, State, sources
+from orqestra.model.report import AttemptRef
+from orqestra.service import Service
+from orqestra.store.database import Row, Statements, retry_conflicts
+
+TICK_SECONDS: Final = 1.0
+WAITING_STATES: Final = sorted(WAITING)
+RETRYABLE: Final = list(sources(Event.RETRIED))
+UNKNOWN_TRIES: Final = 20
+UNKNOWN_WAIT_SECONDS: Final = 0.25
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancelled:
+    """What a cancel found and left: `state` after it; `was` before, None if there is no such job."""
+
+    id: int
+    was: State | None
+    state: State | None
+
+
+class Cancels(Service):
+    """Cancels and retries jobs; each second reads what must still be told to the workers here."""
+
+    def __init__(
+        self, core: Core, relay: Relay, sessions: Sessions, changed: Callable[[Sequence[int]], None]
+    ) -> None:
+        super().__init__("cancels", core.clock)
+        self._database = core.database
+        self._hints = core.hints
+        self._link = core.link
+        self._server_id = core.server_id
+        self._relay = relay
+        self._sessions = sessions
+        self._changed = changed
+
+    async def cancel(self, ids: Sequence[int]) -> list[Cancelled]:
+        """Cancel jobs, and with a step its run; answers in the order asked. Doing it twice is harmless."""
+        rows = await _until_known(lambda: self._transact(sorted(set(ids)), run_ids=()))
+        await self._spread(rows)
+        found = {row["id"]: row for row in rows}
+        return [_cancelled(job_id, found.get(job_id)) for job_id in ids]
+
+    async def cancel_run(self, run_id: int) -> bool:
+        """Cancel a run and its live step. False: the run had ended. Raises NotFound if there is none."""
+        if await self._database.fetch_one("get_run", id=run_id) is None:
+            raise NotFound("run", run_id)
+        steps = await self._database.fetch("list_steps", run_id=run_id)
+        live = [row["id"] for row in steps if row["state"] not in TERMINAL]
+        rows = await _until_known(lambda: self._transact(live, run_ids=(run_id,)))
+        await self._spread(rows)
+        run = await self._database.fetch_one("get_run", id=run_id)
+        return run is not None and run["cancel_requested_at"] is not None
+
+    async def retry(self, job_id: int) -> None:
+        """Put a failed or cancelled job back to pending, with a new budget; a failed run goes on with it.
+
+        Raises:
+            NotFound: there is no such job.
+            Refused: it is in another state, or its run is cancelled.
+        """
+        hints = await retry_conflicts(lambda: self._retry(job_id))
+        self._relay.hand_over(*hints)
+        self._changed([job_id])
+
+    async def run_once(self) -> float | None:
+        """Tell the workers here what is to be cancelled and was not told yet."""
+        ids = self._sessions.ids
+        if not ids:
+            return TICK_SECONDS
+        by_session: dict[int, list[AttemptRef]] = defaultdict(list)
+        for row in await self._database.fetch("list_cancels", session_ids=ids):
+            by_session[row["session_id"]].append(AttemptRef(row["id"], row["fence"], row["token"]))
+        for session_id, attempts in by_session.items():
+            self._tell(session_id, attempts)
+        return TICK_SECONDS
+
+    async def _transact(self, ids: Sequence[int], *, run_ids: Iterable[int]) -> list[Row]:
+        async with self._database.transaction() as statements:
+            found = await statements.fetch("find_runs", ids=ids)
+            runs = sorted({*run_ids, *(row["run_id"] for row in found)})
+            if runs:
+                await statements.fetch("lock_runs", ids=runs)
+            for run_id in run_ids:
+                await statements.fetch("request_run_cancel", id=run_id)
+            rows = await statements.fetch("cancel_jobs", ids=ids, waiting=WAITING_STATES)
+            for row in rows:
+                if row["run_id"] is not None and row["state"] == State.CANCELLED:
+                    await statements.fetch(
+                        "close_run", id=row["run_id"], state=RunState.CANCELLED, error=None
+                    )
+            return rows
+
+    async def _spread(self, rows: Sequence[Row]) -> None:
+        """Tell workers, other servers, Redis and whoever watches; all of it may be lost."""
+        ended = [row for row in rows if row["was"] in WAITING and row["state"] == State.CANCELLED]
+        running = [row for row in rows if row["state"] == State.RUNNING]
+        self._changed([row["id"] for row in ended])
+        elsewhere = []
+        for row in running:
+            if self._sessions.get(row["session_id"]) is None:
+                elsewhere.append(row["id"])
+            else:
+                self._tell(row["session_id"], [AttemptRef(row["id"], row["fence"], row["token"])])
+        if not self._link.up:
+            return
+        try:
+            if elsewhere:
+                await self._hints.publish_cancel(elsewhere)
+            if ended:
+                hint = b"%08x%d%016x"
+                await self._hints.forget(
+                    b"".join(hint % (row["lane_id"], 9 - row["priority"], row["id"]) for row in ended)
+                )
+        except HintsUnavailable as error:
+            self._link.lost(str(error))
+
+    def _tell(self, session_id: int, attempts: Iterable[AttemptRef]) -> None:
+        session = self._sessions.get(session_id)
+        if session is None:
+            return
+        # Told once on a stream; a stream that broke tells again with its successor.
+        untold = [attempt for attempt in attempts if attempt not in session.cancelled]
+        if untold:
+            session.cancelled.update(untold)
+            session.peer.cancel(untold)
+
+    async def _retry(self, job_id: int) -> tuple[int, bytes]:
+        async with self._database.transaction() as statements:
+            run = await _lock_run(statements, job_id)
+            if run is not None and run["state"] == RunState.CANCELLED:
+                raise Refused(
+                    f"job {job_id} is a step of run {run['id']}, which is cancelled; trigger it again"
+                )
+            row = await statements.fetch_one("retry_job", id=job_id, retryable=RETRYABLE)
+            if row is None:
+                await _explain(statements, job_id)
+            assert row is not None
+            if run is not None:
+                await statements.fetch("reopen_run", id=run["id"])
+            entries = outbox.encode([job_id], [row["lane_id"]], [row["priority"]], [0])
+            kept = await statements.fetch_one("add_outbox", server_id=self._server_id, entries=entries)
+            assert kept is not None
+            return kept["id"], entries
+
+
+async def _lock_run(statements: Statements, job_id: int) -> Row | None:
+    found = await statements.fetch_one("find_runs", ids=[job_id])
+    return None if found is None else await statements.fetch_one("lock_runs", ids=[found["run_id"]])
+
+
+async def _explain(statements: Statements, job_id: int) -> None:
+    """Raise what stands in the way of a retry."""
+    row = await statements.fetch_one("get_job", id=job_id)
+    if row is None:
+        raise NotFound("job", job_id)
+    allowed = " or ".join(RETRYABLE)
+    raise Refused(f"job {job_id} is {row['state']}; only a job that is {allowed} can be retried")
+
+
+async def _until_known(transaction: Callable[[], Awaitable[T]]) -> T:
+    """Run a transaction whose COMMIT may be lost; being told twice, it changes nothing the second time."""
+    for _ in range(UNKNOWN_TRIES - 1):
+        try:
+            return await retry_conflicts(transaction)
+        except OutcomeUnknown:
+            await asyncio.sleep(UNKNOWN_WAIT_SECONDS)
+    return await retry_conflicts(transaction)
+
+
+def _cancelled(job_id: int, row: Row | None) -> Cancelled:
+    if row is None:
+        return Cancelled(id=job_id, was=None, state=None)
+    return Cancelled(id=job_id, was=State(row["was"]), state=State(row["state"]))

@@ -1,0 +1,21 @@
+"""What nearly every loop of a server stands on."""
+
+from dataclasses import dataclass
+
+from orqestra.clock import Clock
+from orqestra.engine.link import Link
+from orqestra.engine.pg_clock import PostgresClock
+from orqestra.queue.hints import Hints
+from orqestra.store.database import Database
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """The outside of one server: the truth, the hints and whether they serve, both clocks, and its number."""
+
+    clock: Clock
+    database: Database
+    hints: Hints
+    link: Link
+    pg_clock: PostgresClock
+    server_id: int

@@ -1,0 +1,28 @@
+"""Janitor: each minute deletes what nobody needs any more, in small batches."""
+
+from typing import Final
+
+from orqestra.clock import Clock
+from orqestra.engine.lanes import Lanes
+from orqestra.service import Service
+from orqestra.store.database import Database
+
+MINUTE_SECONDS: Final = 60.0
+BATCH_ROWS: Final = 1000
+
+
+class Janitor(Service):
+    """Old sessions go; lanes made by other servers are learned at the latest here."""
+
+    max_silence_seconds = 180.0
+
+    def __init__(self, clock: Clock, database: Database, lanes: Lanes) -> None:
+        super().__init__("janitor", clock)
+        self._database = database
+        self._lanes = lanes
+
+    async def run_once(self) -> float | None:
+        """Delete one batch."""
+        await self._database.fetch("delete_sessions", at_most=BATCH_ROWS)
+        await self._lanes.load()
+        return MINUTE_SECONDS

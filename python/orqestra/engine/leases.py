@@ -1,0 +1,73 @@
+"""Leases: each second one statement renews the sessions this server has heard from."""
+
+from typing import Final
+
+from orqestra.clock import Clock
+from orqestra.engine.pg_clock import PostgresClock
+from orqestra.engine.sessions import Session, Sessions
+from orqestra.service import Service
+from orqestra.store.database import Database
+
+TICK_SECONDS: Final = 1.0
+# A longer silence between two renewals means that this server may have missed what happened.
+GAP_SECONDS: Final = 2.0
+
+
+class Leases(Service):
+    """Renews on a connection of its own, so that nothing can hold up a lease; also reads Postgres' clock."""
+
+    max_silence_seconds = 5.0
+
+    def __init__(self, clock: Clock, database: Database, sessions: Sessions, pg_clock: PostgresClock) -> None:
+        super().__init__("leases", clock)
+        self._database = database
+        self._sessions = sessions
+        self._pg_clock = pg_clock
+        self._steady_since: float | None = None
+        self._renewed_at = clock.monotonic()
+
+    def steady_seconds(self) -> float:
+        """Return for how long renewals have been committed each second: the outage grace of expiry."""
+        now = self.clock.monotonic()
+        if self._steady_since is None or now - self._renewed_at > GAP_SECONDS:
+            return 0.0
+        return now - self._steady_since
+
+    async def run_once(self) -> float | None:
+        """Renew, read the clock, then answer the beats that the renewal covers."""
+        heard = [(session, session.beat) for session in self._sessions.heard_from()]
+        try:
+            now_ms = await self._renew(heard)
+        except BaseException:
+            for session, _ in heard:
+                session.heard = True
+            raise
+        self._keep_steady()
+        self._pg_clock.set(now_ms)
+        for session, beat in heard:
+            session.peer.renewed(beat, now_ms)
+        return TICK_SECONDS
+
+    async def _renew(self, heard: list[tuple[Session, int]]) -> int:
+        async with self._database.transaction() as statements:
+            await statements.fetch("commit_later")
+            rows = await statements.fetch(
+                "renew_sessions",
+                ids=[session.id for session, _ in heard],
+                slots=[session.slots for session, _ in heard],
+                lease_ms=self._sessions.lease_ms,
+            )
+            clock = await statements.fetch_one("read_clock")
+        renewed = {row["id"] for row in rows}
+        for session, _ in list(heard):
+            if session.id not in renewed:
+                self._sessions.end(session.id, reason="its lease was over")
+        heard[:] = [(session, beat) for session, beat in heard if session.id in renewed]
+        assert clock is not None
+        return int(clock["now_ms"])
+
+    def _keep_steady(self) -> None:
+        now = self.clock.monotonic()
+        if self._steady_since is None or now - self._renewed_at > GAP_SECONDS:
+            self._steady_since = now
+        self._renewed_at = now

@@ -1,0 +1,105 @@
+"""The link to Redis: whether it serves, and what is done when it comes back."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from orqestra.clock import Clock
+from orqestra.engine.lanes import Lanes
+from orqestra.log import get_logger
+from orqestra.model.errors import HintsUnavailable
+from orqestra.queue.hints import Cancelled, Changed, Hints, Wake
+from orqestra.service import Service
+
+CHECK_SECONDS: Final = 1.0
+GOOD_POLICY: Final = "noeviction"
+
+log = get_logger(__name__)
+
+
+class Link(Service):
+    """Knows whether Redis serves. Coming back means: mark all lanes partial, and the refill does the rest."""
+
+    def __init__(self, clock: Clock, hints: Hints, lanes: Lanes) -> None:
+        super().__init__("redis", clock)
+        self.up = False
+        self._hints = hints
+        self._lanes = lanes
+        self._back: list[Callable[[], None]] = []
+        self._told = False
+
+    def on_return(self, call: Callable[[], None]) -> None:
+        """Call this each time after all lanes have been marked."""
+        self._back.append(call)
+
+    def lost(self, reason: str) -> None:
+        """Note that Redis does not serve: dispatch goes on from Postgres until the next look."""
+        if self.up:
+            log.warning("redis does not serve, dispatching from Postgres", reason=reason)
+        self.up = False
+        self.wake()
+
+    async def run_once(self) -> float | None:
+        """Look after Redis; a Redis that is away is not an error of this loop."""
+        try:
+            if self.up:
+                await self._hints.recover()
+            else:
+                await self._return()
+        except HintsUnavailable as error:
+            if not self._told:
+                log.warning("redis is away, dispatching from Postgres", reason=str(error))
+            self._told = True
+            self.up = False
+        return CHECK_SECONDS
+
+    async def _return(self) -> None:
+        policy = await self._hints.policy()
+        if policy is not None and policy != GOOD_POLICY:
+            log.warning("redis may evict hints; set maxmemory-policy noeviction", policy=policy)
+        await self._lanes.load()
+        await self._hints.mark(self._lanes.ids, set_epoch=True)
+        self.up = True
+        self._told = False
+        log.info("redis serves", lanes=len(self._lanes.ids))
+        for call in self._back:
+            call()
+
+
+class Messages(Service):
+    """Listens to what other servers publish. A lost message costs at most a second."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        hints: Hints,
+        *,
+        wake_lanes: Callable[[Sequence[int]], None],
+        cancelled: Callable[[], None],
+        changed: Callable[[Sequence[int]], None],
+    ) -> None:
+        super().__init__("messages", clock)
+        self._hints = hints
+        self._wake_lanes = wake_lanes
+        self._cancelled = cancelled
+        self._changed = changed
+
+    async def run_once(self) -> float | None:
+        """Listen until Redis goes away or the service stops."""
+        try:
+            async for message in self._hints.messages(changes=True):
+                self.last_success = self.clock.monotonic()
+                match message:
+                    case Wake():
+                        self._wake_lanes(message.lanes)
+                    case Cancelled():
+                        self._cancelled()
+                    case Changed():
+                        self._changed(message.ids)
+                    case None if self.stopping:
+                        return None
+                    case None:
+                        self.ready.set()
+        except HintsUnavailable:
+            # The link tells; without Redis the loops look for themselves each second.
+            return 1.0
+        return None

@@ -1,0 +1,113 @@
+"""Outputs: stores what is too long for a result, and passes live output on to those who follow."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from orqestra.clock import Clock
+from orqestra.engine.sessions import Sessions
+from orqestra.log import get_logger
+from orqestra.model.errors import Unavailable
+from orqestra.model.lifecycle import State
+from orqestra.model.report import AttemptRef, OutputPiece
+from orqestra.service import Service
+from orqestra.store.database import Database
+
+PIECES: Final = 64
+AWAY_WAIT_SECONDS: Final = 0.25
+FOLLOWER_CHUNKS: Final = 256
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveChunk:
+    """A droppable copy of output, with its place in what the command wrote."""
+
+    fence: int
+    stream: int
+    offset: int
+    data: bytes
+
+
+class Outputs(Service):
+    """Stores pieces in batches; a piece is answered once it is committed."""
+
+    def __init__(self, clock: Clock, database: Database, sessions: Sessions) -> None:
+        super().__init__("outputs", clock)
+        self._database = database
+        self._sessions = sessions
+        self._waiting: deque[OutputPiece] = deque()
+        self._followers: dict[int, set[asyncio.Queue[LiveChunk]]] = defaultdict(set)
+
+    def store(self, piece: OutputPiece) -> None:
+        """Take a piece of a stream."""
+        self._waiting.append(piece)
+        self.wake()
+
+    def live(self, job_id: int, chunk: LiveChunk) -> None:
+        """Pass a live chunk on; a follower that does not keep up misses it, offsets tell the gap."""
+        for queue in self._followers.get(job_id, ()):
+            if not queue.full():
+                queue.put_nowait(chunk)
+
+    @contextmanager
+    def following(
+        self, job_id: int, session_id: int, attempt: AttemptRef
+    ) -> Iterator[asyncio.Queue[LiveChunk]]:
+        """Lend a queue of live chunks of an attempt that runs on a session of this server."""
+        queue: asyncio.Queue[LiveChunk] = asyncio.Queue(FOLLOWER_CHUNKS)
+        self._followers[job_id].add(queue)
+        self._ask(session_id, attempt, stop=False)
+        try:
+            yield queue
+        finally:
+            self._followers[job_id].discard(queue)
+            if not self._followers[job_id]:
+                del self._followers[job_id]
+                self._ask(session_id, attempt, stop=True)
+
+    async def run_once(self) -> float | None:
+        """Store one batch of pieces."""
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), PIECES))]
+        if batch:
+            await self._store(batch)
+        return 0 if self._waiting else None
+
+    def _ask(self, session_id: int, attempt: AttemptRef, *, stop: bool) -> None:
+        session = self._sessions.get(session_id)
+        if session is not None:
+            session.peer.follow(attempt, stop=stop)
+
+    async def _store(self, batch: list[OutputPiece]) -> None:
+        while True:
+            try:
+                kept = await self._insert(batch)
+                break
+            except Unavailable as error:
+                if self.stopping:
+                    return  # not answered: the worker sends it again to another server
+                log.warning("output waits for Postgres", pieces=len(batch), reason=str(error))
+                await asyncio.sleep(AWAY_WAIT_SECONDS)
+        for piece in batch:
+            session = self._sessions.get(piece.session_id)
+            if session is not None:
+                name = (piece.attempt.job_id, piece.attempt.fence, piece.stream, piece.offset)
+                session.peer.stored(piece.attempt, piece.stream, piece.offset, kept=name in kept)
+
+    async def _insert(self, batch: list[OutputPiece]) -> set[tuple[int, int, int, int]]:
+        rows = await self._database.fetch(
+            "store_output",
+            ids=[piece.attempt.job_id for piece in batch],
+            fences=[piece.attempt.fence for piece in batch],
+            tokens=[piece.attempt.token for piece in batch],
+            session_ids=[piece.session_id for piece in batch],
+            streams=[piece.stream for piece in batch],
+            offsets=[piece.offset for piece in batch],
+            bytes=[piece.data for piece in batch],
+            running=State.RUNNING,
+        )
+        return {(row["id"], row["fence"], row["stream"], row["byte_offset"]) for row in rows}

@@ -1,0 +1,99 @@
+"""Refill: brings partial lanes, and what becomes due soon, from Postgres back into Redis."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from orqestra._dispatch import outbox
+from orqestra.engine.core import Core
+from orqestra.log import get_logger
+from orqestra.model.errors import HintsUnavailable
+from orqestra.queue.hints import HORIZON_MS
+from orqestra.service import Service
+from orqestra.store.database import Row
+
+CHUNK: Final = 1000
+HORIZON_SECONDS: Final = 60.0
+# A minute more than the push keeps, so that nothing falls between two loads.
+MARGIN_MS: Final = 60_000
+DELAYED_PER_LANE: Final = 100_000
+
+log = get_logger(__name__)
+
+
+class Refill(Service):
+    """Works off the lanes that takes report, and once a minute loads what is delayed."""
+
+    max_silence_seconds = 60.0
+
+    def __init__(self, core: Core, *, window: int, wake_lanes: Callable[[Sequence[int]], None]) -> None:
+        super().__init__("refill", core.clock)
+        self._database = core.database
+        self._hints = core.hints
+        self._link = core.link
+        self._pg_clock = core.pg_clock
+        self._window = window
+        self._wake_lanes = wake_lanes
+        self._partial: dict[int, str] = {}
+        self._horizon_due = True
+        self._loaded_at = core.clock.monotonic()
+        core.link.on_return(self._returned)
+
+    def ask(self, partial: Sequence[tuple[int, str]]) -> None:
+        """Refill these lanes; each comes with the generation it was reported with."""
+        if partial:
+            self._partial.update(partial)
+            self.wake()
+
+    async def run_once(self) -> float | None:
+        """Refill what was asked for; load the delayed horizon each minute and after Redis returned."""
+        try:
+            while self._partial and self._link.up:
+                lane, generation = self._partial.popitem()
+                await self._refill(lane, generation)
+            if self._link.up and self._is_horizon_due():
+                await self._load_horizon()
+        except HintsUnavailable as error:
+            self._link.lost(str(error))
+        return None
+
+    def _returned(self) -> None:
+        self._horizon_due = True
+        self.wake()
+
+    def _is_horizon_due(self) -> bool:
+        return self._horizon_due or self.clock.monotonic() - self._loaded_at >= HORIZON_SECONDS
+
+    async def _refill(self, lane: int, generation: str) -> None:
+        if not await self._hints.begin_refill(lane, generation):
+            return
+        rows = await self._database.fetch("peek_lanes", lane_ids=[lane], per_lane=self._window)
+        for at in range(0, len(rows), CHUNK):
+            if not await self._hints.add_refill(lane, generation, _pack(rows[at : at + CHUNK])):
+                return
+            self._wake_lanes([lane])
+        await self._hints.end_refill(lane, generation, whole=len(rows) < self._window)
+        self._wake_lanes([lane])
+        if rows:
+            log.debug("lane refilled", lane=lane, hints=len(rows))
+
+    async def _load_horizon(self) -> None:
+        rows = await self._database.fetch(
+            "list_delayed", horizon_ms=HORIZON_MS + MARGIN_MS, per_lane=DELAYED_PER_LANE
+        )
+        now_ms = self._pg_clock.now_ms()
+        if rows:
+            columns = (list(column) for column in zip(*map(tuple, rows), strict=True))
+            for push in outbox.drain([outbox.encode(*columns)], now_ms):
+                if not await self._hints.push(push, now_ms + MARGIN_MS):
+                    self._link.lost("the epoch is missing")
+                    return
+        self._horizon_due = False
+        self._loaded_at = self.clock.monotonic()
+
+
+def _pack(rows: Sequence[Row]) -> bytes:
+    ids = [row["id"] for row in rows]
+    entries = outbox.encode(
+        ids, [row["lane_id"] for row in rows], [row["priority"] for row in rows], [0] * len(ids)
+    )
+    return b"".join(push.ready for push in outbox.drain([entries], 0))

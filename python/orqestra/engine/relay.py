@@ -1,0 +1,93 @@
+"""Relay: brings committed hints from the outbox to Redis, at least once."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from orqestra._dispatch import outbox
+from orqestra.engine.core import Core
+from orqestra.log import get_logger
+from orqestra.model.errors import HintsUnavailable, Unavailable
+from orqestra.service import Service
+
+OTHERS_AFTER_MS: Final = 3000
+AWAY_AFTER_MS: Final = 10_000
+ROWS: Final = 1000
+TIDY_SECONDS: Final = 1.0
+
+log = get_logger(__name__)
+
+
+class Relay(Service):
+    """Own rows go right after their commit, those that their server did not relay after three seconds."""
+
+    def __init__(self, core: Core, wake_lanes: Callable[[Sequence[int]], None]) -> None:
+        super().__init__("relay", core.clock)
+        self._database = core.database
+        self._hints = core.hints
+        self._link = core.link
+        self._pg_clock = core.pg_clock
+        self._wake_lanes = wake_lanes
+        self._own: deque[tuple[int, bytes]] = deque()
+        self._relayed: list[int] = []
+        self._tidied_at = core.clock.monotonic()
+
+    def hand_over(self, outbox_id: int, entries: bytes) -> None:
+        """Take a row that has just been committed here."""
+        self._own.append((outbox_id, entries))
+        self.wake()
+
+    async def run_once(self) -> float | None:
+        """Push what waits; once a second look for the rows of others and delete what is relayed."""
+        rows = [self._own.popleft() for _ in range(min(len(self._own), ROWS))]
+        if rows:
+            await self._push(rows)
+        if self.clock.monotonic() - self._tidied_at >= TIDY_SECONDS:
+            self._tidied_at = self.clock.monotonic()
+            await self._tidy()
+        return 0 if self._own else TIDY_SECONDS
+
+    async def finish(self) -> None:
+        """Push and delete what is left, if that is possible; otherwise another server does."""
+        try:
+            while self._own:
+                await self._push([self._own.popleft()])
+            await self._delete()
+        except Unavailable as error:
+            log.info("rows left in the outbox", reason=str(error))
+
+    async def _push(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        now_ms = self._pg_clock.now_ms()
+        pushes = outbox.drain([entries for _, entries in rows], now_ms)
+        if self._link.up:
+            try:
+                for push in pushes:
+                    if not await self._hints.push(push, now_ms):
+                        self._link.lost("the epoch is missing")
+                        break
+                else:
+                    self._relayed += [outbox_id for outbox_id, _ in rows]
+            except HintsUnavailable as error:
+                self._link.lost(str(error))
+        # Without Redis the rows wait in the outbox, and the dispatcher looks into Postgres.
+        self._wake_lanes([lane for push in pushes for lane in push.lanes])
+
+    async def _tidy(self) -> None:
+        await self._delete()
+        if self._link.up:
+            rows = await self._database.fetch("take_outbox", older_ms=OTHERS_AFTER_MS, at_most=ROWS)
+            if rows:
+                await self._push([(row["id"], row["entries"]) for row in rows])
+                await self._delete()
+        else:
+            async with self._database.transaction() as statements:
+                await statements.fetch("commit_later")
+                await statements.fetch("drop_old_outbox", older_ms=AWAY_AFTER_MS, at_most=ROWS * 10)
+
+    async def _delete(self) -> None:
+        if not self._relayed:
+            return
+        ids, self._relayed = self._relayed, []
+        async with self._database.transaction() as statements:
+            await statements.fetch("commit_later")
+            await statements.fetch("delete_outbox", ids=ids)

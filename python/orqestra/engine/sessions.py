@@ -1,0 +1,206 @@
+"""Sessions: the streams of this server, and the one transaction that opens one.
+
+A session is one stream of one worker. Opening it closes the worker's older ones and takes over what the
+worker says it holds; what Postgres believes is there but is not held goes back at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from orqestra._dispatch import Matcher
+from orqestra.log import get_logger
+from orqestra.model.report import AttemptRef, Verdict
+from orqestra.store.database import Database, Row, retry_conflicts
+
+log = get_logger(__name__)
+
+
+class Peer(Protocol):
+    """The stream of a session, as the engine sees it. Every method only queues and returns at once."""
+
+    def assign(self, jobs: Sequence[Row], previous: Mapping[int, bytes]) -> None:
+        """Send claimed jobs; `previous` are the outputs of earlier steps by job."""
+        ...
+
+    def answer(self, verdicts: Sequence[tuple[AttemptRef, Verdict]]) -> None:
+        """Send what became of results."""
+        ...
+
+    def stored(self, attempt: AttemptRef, stream: int, offset: int, *, kept: bool) -> None:
+        """Send what became of a piece of output."""
+        ...
+
+    def cancel(self, attempts: Sequence[AttemptRef]) -> None:
+        """Tell the worker to stop these."""
+        ...
+
+    def follow(self, attempt: AttemptRef, *, stop: bool) -> None:
+        """Ask for live output of an attempt, or for no more of it."""
+        ...
+
+    def renewed(self, seq: int, now_ms: int) -> None:
+        """Tell the worker that its lease was renewed after beat `seq`."""
+        ...
+
+    def end(self, reason: str) -> None:
+        """End the stream."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greeting:
+    """What a worker says of itself when it opens a stream."""
+
+    worker_id: UUID
+    incarnation: UUID
+    number: int
+    name: str
+    slots: int
+    queues: tuple[str, ...]
+    labels: tuple[str, ...]
+    held: tuple[AttemptRef, ...]
+    """Accepted and not finished."""
+    finished: tuple[AttemptRef, ...]
+    """Finished; the results follow."""
+
+
+class Session:
+    """One open stream of this server."""
+
+    def __init__(self, session_id: int, greeting: Greeting, peer: Peer) -> None:
+        self.id = session_id
+        self.worker_id = greeting.worker_id
+        self.name = greeting.name
+        self.slots = greeting.slots
+        self.peer = peer
+        self.heard = True
+        self.beat = 0
+        self.cancelled: set[AttemptRef] = set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A new session, and what the worker holds that is no longer its own."""
+
+    session: Session
+    revoke: tuple[AttemptRef, ...]
+
+
+class Sessions:
+    """The open streams of this server."""
+
+    def __init__(
+        self, database: Database, matcher: Matcher, *, server_id: int, server_name: str, lease_ms: int
+    ) -> None:
+        self.lease_ms = lease_ms
+        self._database = database
+        self._matcher = matcher
+        self._server_id = server_id
+        self._server_name = server_name
+        self._open: dict[int, Session] = {}
+        self._on_change: list[Callable[[], None]] = []
+
+    @property
+    def ids(self) -> list[int]:
+        """The open sessions of this server."""
+        return list(self._open)
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Call this after a session was opened or replaced: there may be jobs to bring back or to give."""
+        self._on_change.append(call)
+
+    def get(self, session_id: int) -> Session | None:
+        """Return an open session of this server."""
+        return self._open.get(session_id)
+
+    def heard_from(self) -> list[Session]:
+        """Return the sessions that something came from since the last call."""
+        heard = [session for session in self._open.values() if session.heard]
+        for session in heard:
+            session.heard = False
+        return heard
+
+    async def open(self, greeting: Greeting, peer: Peer) -> Opened | None:
+        """Open a session. None: the worker has a newer stream already."""
+        opened = await retry_conflicts(lambda: self._store(greeting))
+        if opened is None:
+            return None
+        session_id, kept = opened
+        for old in [each for each in self._open.values() if each.worker_id == greeting.worker_id]:
+            self.end(old.id, reason="replaced by a newer stream of its worker")
+        session = Session(session_id, greeting, peer)
+        self._open[session_id] = session
+        # Workers whose queue nobody uses yet are served once its lane comes up.
+        self._matcher.open_session(session_id, greeting.slots, list(greeting.queues), list(greeting.labels))
+        self._matcher.hold(session_id, sum((ref.job_id, ref.fence) in kept for ref in greeting.held))
+        revoke = tuple(ref for ref in greeting.held if (ref.job_id, ref.fence) not in kept)
+        log.info(
+            "session opened", session=session_id, worker=greeting.name, kept=len(kept), revoked=len(revoke)
+        )
+        self._changed()
+        return Opened(session=session, revoke=revoke)
+
+    def set_slots(self, session: Session, slots: int) -> None:
+        """Note how many jobs the worker runs at once now; 0 while it drains."""
+        if session.slots != slots:
+            session.slots = slots
+            self._matcher.set_slots(session.id, slots)
+            self._changed()
+
+    def end(self, session_id: int, *, reason: str) -> None:
+        """End a stream and forget it. Its lease, or the worker's next Hello, decides on its jobs."""
+        session = self._open.pop(session_id, None)
+        if session is None:
+            return
+        self._matcher.close_session(session_id)
+        session.peer.end(reason)
+        log.info("session ended", session=session_id, worker=session.name, reason=reason)
+
+    async def close(self, session_id: int) -> None:
+        """After a stream has ended: if nothing of it runs, there is no lease to wait for."""
+        await self._database.fetch("close_session", id=session_id)
+
+    def end_all(self, reason: str) -> None:
+        """End all streams of this server."""
+        for session_id in self.ids:
+            self.end(session_id, reason=reason)
+
+    def _changed(self) -> None:
+        for call in self._on_change:
+            call()
+
+    async def _store(self, greeting: Greeting) -> tuple[int, set[tuple[int, int]]] | None:
+        async with self._database.transaction() as statements:
+            await statements.fetch("lock_worker", worker_id=greeting.worker_id)
+            newest = await statements.fetch_one("newest_session", worker_id=greeting.worker_id)
+            if newest is not None and newest["number"] is not None and newest["number"] >= greeting.number:
+                return None
+            await statements.fetch(
+                "replace_sessions", worker_id=greeting.worker_id, incarnation=greeting.incarnation
+            )
+            row = await statements.fetch_one(
+                "open_session",
+                worker_id=greeting.worker_id,
+                incarnation=greeting.incarnation,
+                number=greeting.number,
+                name=greeting.name,
+                server_id=self._server_id,
+                server_name=self._server_name,
+                slots=greeting.slots,
+                queues=list(greeting.queues),
+                labels=list(greeting.labels),
+                lease_ms=self.lease_ms,
+            )
+            assert row is not None
+            everything = (*greeting.held, *greeting.finished)
+            moved = await statements.fetch(
+                "resume_jobs",
+                worker_id=greeting.worker_id,
+                session_id=row["id"],
+                ids=[ref.job_id for ref in everything],
+                fences=[ref.fence for ref in everything],
+                tokens=[ref.token for ref in everything],
+            )
+            return row["id"], {(each["id"], each["fence"]) for each in moved}

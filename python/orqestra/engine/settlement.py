@@ -1,0 +1,187 @@
+"""Settlement: writes the ends of attempts, then answers the workers, then tells Redis.
+
+Successes of plain jobs take one statement per batch. Everything else (failures, retries, steps of
+runs, cancelled, lost and returned jobs) takes the short transaction of `store/settling.py`.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import asyncpg
+
+from orqestra.engine.core import Core
+from orqestra.engine.lanes import Lanes
+from orqestra.engine.relay import Relay
+from orqestra.engine.sessions import Sessions
+from orqestra.log import get_logger
+from orqestra.model import limits
+from orqestra.model.decision import Ending
+from orqestra.model.errors import Unavailable
+from orqestra.model.lifecycle import State
+from orqestra.model.report import Report, Verdict
+from orqestra.service import Service
+from orqestra.store.database import retry_conflicts
+from orqestra.store.settling import Settled, Settling
+
+SLOW_BATCH: Final = 200
+AWAY_WAIT_SECONDS: Final = 0.25
+
+log = get_logger(__name__)
+
+
+class Settlement(Service):
+    """The one writer of results on this server."""
+
+    def __init__(
+        self, core: Core, lanes: Lanes, relay: Relay, sessions: Sessions, changed: Callable[[Sequence[int]], None]
+    ) -> None:
+        super().__init__("settlement", core.clock)
+        self._database = core.database
+        self._server_id = core.server_id
+        self._lanes = lanes
+        self._relay = relay
+        self._sessions = sessions
+        self._changed = changed
+        self._waiting: deque[Report] = deque()
+
+    def settle(self, reports: Sequence[Report]) -> None:
+        """Take the results of a stream; they are answered once they are committed."""
+        self._waiting.extend(reports)
+        self.wake()
+
+    async def settle_orphans(self, reports: Sequence[Report]) -> None:
+        """Bring back jobs of closed sessions; rows in other hands are left to those."""
+        for at in range(0, len(reports), SLOW_BATCH):
+            await self._settle_slowly(reports[at : at + SLOW_BATCH], wait_for_locks=False)
+
+    async def run_once(self) -> float | None:
+        """Settle one batch of what waits."""
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), limits.BATCH_JOBS))]
+        if batch:
+            await self._settle_until_stored(batch)
+        return 0 if self._waiting else None
+
+    async def finish(self) -> None:
+        """Settle what has come in before the stop."""
+        while self._waiting:
+            await self.run_once()
+
+    async def _settle_until_stored(self, batch: list[Report]) -> None:
+        """The guards make it harmless to run again what may have been committed."""
+        while not self.stopping:
+            try:
+                await self._settle(batch)
+            except Unavailable as error:
+                log.warning("results wait for Postgres", results=len(batch), reason=str(error))
+                await asyncio.sleep(AWAY_WAIT_SECONDS)
+            else:
+                return
+        await self._settle(batch)
+
+    async def _settle(self, batch: list[Report]) -> None:
+        plain = [report for report in batch if report.ending is Ending.SUCCEEDED]
+        done = await self._complete(plain) if plain else set()
+        rest = [
+            report for report in batch if _name(report) not in done or report.ending is not Ending.SUCCEEDED
+        ]
+        for at in range(0, len(rest), SLOW_BATCH):
+            await self._settle_slowly(rest[at : at + SLOW_BATCH], wait_for_locks=True)
+
+    async def _complete(self, reports: list[Report]) -> set[tuple[int, int]]:
+        """Complete plain jobs; returns those that were, the others go the slow way."""
+        try:
+            rows = await self._database.fetch(
+                "settle_completed", running=State.RUNNING, **_completed_columns(reports)
+            )
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            return await self._bisect(reports, error)
+        done = {(row["id"], row["fence"]) for row in rows}
+        accepted = [report for report in reports if _name(report) in done]
+        self._answer(accepted, [Verdict.ACCEPTED] * len(accepted))
+        self._changed([report.attempt.job_id for report in accepted])
+        return done
+
+    async def _bisect(self, reports: list[Report], error: asyncpg.PostgresError) -> set[tuple[int, int]]:
+        if len(reports) == 1:
+            return set()
+        log.warning("a result is refused by Postgres, looking for it", results=len(reports), error=str(error))
+        middle = len(reports) // 2
+        return await self._complete(reports[:middle]) | await self._complete(reports[middle:])
+
+    async def _settle_slowly(self, reports: Sequence[Report], *, wait_for_locks: bool) -> None:
+        try:
+            settled = await retry_conflicts(lambda: self._transact(reports, wait_for_locks=wait_for_locks))
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            await self._isolate(reports, error, wait_for_locks=wait_for_locks)
+            return
+        for outbox_id, entries in settled.hints:
+            self._relay.hand_over(outbox_id, entries)
+        self._answer(reports, settled.verdicts)
+        self._changed(settled.changed)
+
+    async def _isolate(
+        self, reports: Sequence[Report], error: asyncpg.PostgresError, *, wait_for_locks: bool
+    ) -> None:
+        """Find the one result that cannot be stored; it becomes a failure of its job."""
+        if len(reports) > 1:
+            middle = len(reports) // 2
+            await self._settle_slowly(reports[:middle], wait_for_locks=wait_for_locks)
+            await self._settle_slowly(reports[middle:], wait_for_locks=wait_for_locks)
+            return
+        report = reports[0]
+        if report.reason == "result_rejected":
+            raise error
+        log.error("result rejected", job=report.attempt.job_id, error=str(error))
+        rejected = replace(
+            report,
+            ending=Ending.FAILED,
+            reason="result_rejected",
+            error=f"Postgres refuses the result: {error}",
+            stdout=b"",
+            stderr=b"",
+            exit_code=None,
+            exit_signal=None,
+        )
+        await self._settle_slowly([rejected], wait_for_locks=wait_for_locks)
+
+    async def _transact(self, reports: Sequence[Report], *, wait_for_locks: bool) -> Settled:
+        async with self._database.transaction() as statements:
+            settling = Settling(statements, server_id=self._server_id, find_lane=self._lanes.find)
+            return await settling.settle(reports, wait_for_locks=wait_for_locks)
+
+    def _answer(self, reports: Sequence[Report], verdicts: Sequence[Verdict | None]) -> None:
+        by_session: dict[int, list[Any]] = defaultdict(list)
+        for report, verdict in zip(reports, verdicts, strict=True):
+            if verdict is not None:
+                by_session[report.session_id].append((report.attempt, verdict))
+        for session_id, answers in by_session.items():
+            session = self._sessions.get(session_id)
+            if session is not None:
+                session.peer.answer(answers)
+
+
+def _name(report: Report) -> tuple[int, int]:
+    return report.attempt.job_id, report.attempt.fence
+
+
+def _completed_columns(reports: Sequence[Report]) -> dict[str, list[Any]]:
+    return {
+        "ids": [report.attempt.job_id for report in reports],
+        "session_ids": [report.session_id for report in reports],
+        "fences": [report.attempt.fence for report in reports],
+        "tokens": [report.attempt.token for report in reports],
+        "exit_codes": [report.exit_code for report in reports],
+        "reasons": [report.reason for report in reports],
+        "stdouts": [report.stdout for report in reports],
+        "stderrs": [report.stderr for report in reports],
+        "stdout_bytes": [report.stdout_bytes for report in reports],
+        "stderr_bytes": [report.stderr_bytes for report in reports],
+        "truncated": [report.truncated for report in reports],
+        "wall_us": [report.wall_us for report in reports],
+        "user_us": [report.user_us for report in reports],
+        "system_us": [report.system_us for report in reports],
+        "max_rss_kb": [report.max_rss_kb for report in reports],
+    }

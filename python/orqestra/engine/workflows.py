@@ -1,0 +1,71 @@
+"""Workflows: starts runs from the catalog. What follows a step is decided in `store/settling.py`."""
+
+import asyncio
+from typing import Final
+
+import orjson
+
+from orqestra.engine.catalog import Catalog
+from orqestra.engine.lanes import Lanes
+from orqestra.engine.relay import Relay
+from orqestra.model.errors import MaybeStored, OutcomeUnknown
+from orqestra.model.workflow import Definition, first_steps
+from orqestra.store.database import Database, retry_conflicts
+from orqestra.store.submitting import PlacedJob, Stored, submit_jobs
+
+TRIES: Final = 3
+
+
+class Workflows:
+    """The runs of workflows."""
+
+    def __init__(
+        self, database: Database, catalog: Catalog, lanes: Lanes, relay: Relay, *, server_id: int
+    ) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._lanes = lanes
+        self._relay = relay
+        self._server_id = server_id
+
+    async def trigger(self, name: str, key: str | None) -> int:
+        """Store a run with its first steps in one transaction and return its id, the first one of the key.
+
+        Raises:
+            NotFound, InvalidDefinition: there is no such workflow, or its file is broken.
+            MaybeStored: the connection broke during the commit and there is no key to ask again with.
+        """
+        definition = await asyncio.to_thread(self._catalog.get, name)
+        for step in definition.steps:
+            await self._lanes.find(step.job())
+        for _ in range(TRIES):
+            try:
+                run_id, stored = await retry_conflicts(lambda: self._store(definition, key))
+            except OutcomeUnknown as error:
+                if key is None:
+                    raise MaybeStored(f"{error}; the run may have been stored") from error
+                continue
+            if stored is not None and stored.outbox_id is not None:
+                self._relay.hand_over(stored.outbox_id, stored.entries)
+            return run_id
+        raise MaybeStored(f"run of {name} with key {key!r}: try again, the key makes that safe")
+
+    async def _store(self, definition: Definition, key: str | None) -> tuple[int, Stored | None]:
+        jobs = [(step, step.job()) for step in first_steps(definition)]
+        lanes = [await self._lanes.find(job) for _, job in jobs]
+        async with self._database.transaction() as statements:
+            row = await statements.fetch_one(
+                "add_run",
+                name=definition.name,
+                definition=orjson.dumps(definition.snapshot()).decode(),
+                key=key,
+            )
+            if row is None:
+                known = await statements.fetch_one("find_run_key", key=key)
+                assert known is not None
+                return known["id"], None
+            placed = [
+                PlacedJob(spec=job, lane_id=lane, run_id=row["id"], step_key=step.key)
+                for (step, job), lane in zip(jobs, lanes, strict=True)
+            ]
+            return row["id"], await submit_jobs(statements, placed, server_id=self._server_id)

@@ -1,0 +1,1 @@
+DROP TABLE job_output, attempts, outbox, sessions, jobs, workflow_runs, lanes;

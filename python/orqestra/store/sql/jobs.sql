@@ -1,0 +1,260 @@
+-- Submit, claim, settle, cancel and retry: each one statement, guarded by state and fence.
+-- Guards on `jobs` are written as CASE or IS NOT DISTINCT FROM on purpose: with stale statistics the
+-- planner would else walk a partial index of `state` once for each row of the batch (docs/architecture.md).
+
+-- name: submit_jobs
+-- Ids follow the order of submission; keys are inserted in their own order, so that two servers that
+-- insert the same keys cannot deadlock. One outbox row carries the hints of all rows really inserted.
+WITH input AS MATERIALIZED (
+    SELECT nextval('jobs_id_seq') AS id, i.*,
+           coalesce(i.at, statement_timestamp() + i.delay_ms * interval '1 millisecond') AS available_at
+    FROM unnest(:lane_ids::integer[], :queues::text[], :priorities::smallint[], :types::text[], :payloads::bytea[],
+                :tags::text[], :keys::text[], :max_retries::integer[], :base_ms::bigint[], :factors::float8[],
+                :cap_ms::bigint[], :timeout_ms::bigint[], :grace_ms::bigint[], :delay_ms::bigint[],
+                :at::timestamptz[], :run_ids::bigint[], :step_keys::text[], :previous_ids::bigint[])
+         WITH ORDINALITY AS i(lane_id, queue, priority, type, payload, tags, key, max_retries, base_ms, factor,
+                              cap_ms, timeout_ms, grace_ms, delay_ms, at, run_id, step_key, previous_id, position)
+),
+new AS (
+    INSERT INTO jobs (id, lane_id, queue, priority, type, payload, tags, idempotency_key, max_retries,
+                      backoff_base_ms, backoff_factor, backoff_cap_ms, timeout_ms, grace_ms,
+                      available_at, delayed, run_id, step_key, previous_job_id)
+    SELECT id, lane_id, queue, priority, type, payload, string_to_array(tags, E'\x1f'), key, max_retries,
+           base_ms, factor, cap_ms, timeout_ms, grace_ms,
+           available_at, available_at > statement_timestamp(), run_id, step_key, previous_id
+    FROM input
+    ORDER BY key, id
+    ON CONFLICT DO NOTHING
+    RETURNING id, lane_id, priority, available_at, delayed
+),
+hints AS (
+    INSERT INTO outbox (server_id, entries)
+    SELECT :server_id, string_agg(
+               int8send(id) || int4send(lane_id) || int2send(priority)
+               || int8send(CASE WHEN delayed THEN ceil(extract(epoch FROM available_at) * 1000)::bigint ELSE 0 END),
+               ''::bytea ORDER BY id)
+    FROM new
+    HAVING count(*) > 0
+    RETURNING id, entries
+)
+SELECT (SELECT array_agg(id ORDER BY position) FROM input) AS ids,
+       -- which of them are really new; null when all are
+       CASE WHEN (SELECT count(*) FROM new) < (SELECT count(*) FROM input)
+            THEN coalesce((SELECT array_agg(id) FROM new), '{}') END AS new_ids,
+       (SELECT id FROM hints) AS outbox_id,
+       (SELECT entries FROM hints) AS entries;
+
+-- name: find_keys
+SELECT idempotency_key, id FROM jobs WHERE idempotency_key = ANY(:keys::text[]);
+
+-- name: claim_jobs
+-- A row in other hands is a lost race, hence SKIP LOCKED. The session is read, not locked: a claim that
+-- lands on a session closed meanwhile is found by the sweep.
+WITH locked AS (
+    SELECT w.id, w.session_id, w.token, s.worker_id, octet_length(j.payload) AS size
+    FROM unnest(:ids::bigint[], :session_ids::bigint[], :tokens::bigint[]) AS w(id, session_id, token)
+    JOIN sessions s ON s.id = w.session_id AND s.closed_at IS NULL
+    JOIN jobs j ON j.id = w.id
+    WHERE CASE WHEN j.state = ANY(:claimable::text[])
+               THEN j.available_at <= statement_timestamp() AND j.cancel_requested_at IS NULL
+               ELSE false END
+    ORDER BY w.id
+    FOR UPDATE OF j SKIP LOCKED
+),
+-- what is beyond the bytes of a batch stays where it is and is taken again
+fitting AS (
+    SELECT l.*, sum(size) OVER (ORDER BY id) - size AS bytes_before FROM locked l
+)
+UPDATE jobs j
+SET state = 'running', delayed = false, fence = j.fence + 1, token = l.token,
+    session_id = l.session_id, worker_id = l.worker_id, started_at = statement_timestamp()
+FROM fitting l
+WHERE j.id = l.id AND l.bytes_before < :batch_bytes
+RETURNING j.session_id, j.id, j.fence, j.token, j.type, j.payload, j.attempt, j.timeout_ms, j.grace_ms,
+          j.run_id, j.step_key, j.previous_job_id;
+
+-- name: look_at
+-- What became of hints that were not claimed: only the waiting ones are of interest.
+SELECT id, lane_id, priority,
+       CASE WHEN delayed THEN ceil(extract(epoch FROM available_at) * 1000)::bigint ELSE 0 END AS due_ms
+FROM jobs
+WHERE id = ANY(:ids::bigint[])
+  AND CASE WHEN state = ANY(:claimable::text[]) THEN cancel_requested_at IS NULL ELSE false END;
+
+-- name: peek_lanes
+-- The first claimable jobs of each lane, best first: what a refill puts into Redis, and what is
+-- dispatched from here while Redis is away.
+SELECT l.lane_id, c.priority, c.id
+FROM unnest(:lane_ids::integer[]) AS l(lane_id)
+CROSS JOIN LATERAL (
+    (SELECT id, priority FROM jobs
+     WHERE lane_id = l.lane_id AND state = 'pending' AND NOT delayed
+     ORDER BY priority DESC, id LIMIT :per_lane)
+    UNION ALL
+    (SELECT id, priority FROM jobs
+     WHERE lane_id = l.lane_id AND state IN ('pending', 'retrying') AND delayed
+       AND available_at <= statement_timestamp()
+     ORDER BY available_at LIMIT :per_lane)
+    ORDER BY priority DESC, id LIMIT :per_lane
+) AS c;
+
+-- name: list_delayed
+-- What becomes due before the horizon, soonest first in each lane.
+SELECT d.id, l.id AS lane_id, d.priority, ceil(extract(epoch FROM d.available_at) * 1000)::bigint AS due_ms
+FROM lanes l
+CROSS JOIN LATERAL (
+    SELECT id, priority, available_at FROM jobs
+    WHERE lane_id = l.id AND state IN ('pending', 'retrying') AND delayed
+      AND available_at <= statement_timestamp() + :horizon_ms::bigint * interval '1 millisecond'
+    ORDER BY available_at LIMIT :per_lane
+) AS d;
+
+-- name: settle_completed
+-- Plain jobs that succeeded and that nobody wants cancelled. What this does not return goes the slow way.
+WITH locked AS (
+    SELECT r.*
+    FROM unnest(:ids::bigint[], :session_ids::bigint[], :fences::bigint[], :tokens::bigint[],
+                :exit_codes::integer[], :reasons::text[], :stdouts::bytea[], :stderrs::bytea[],
+                :stdout_bytes::bigint[], :stderr_bytes::bigint[], :truncated::boolean[],
+                :wall_us::bigint[], :user_us::bigint[], :system_us::bigint[], :max_rss_kb::bigint[])
+         AS r(id, session_id, fence, token, exit_code, reason, stdout, stderr, stdout_bytes, stderr_bytes,
+              truncated, wall_us, user_us, system_us, max_rss_kb)
+    JOIN jobs j ON j.id = r.id
+    WHERE (j.state, j.session_id, j.fence, j.token, j.cancel_requested_at, j.run_id)
+          IS NOT DISTINCT FROM (:running::text, r.session_id, r.fence, r.token, NULL::timestamptz, NULL::bigint)
+    ORDER BY r.id
+    FOR UPDATE OF j
+)
+UPDATE jobs j
+SET state = 'completed', attempt = j.attempt + 1, return_count = 0, finished_at = statement_timestamp(),
+    exit_code = l.exit_code, exit_signal = NULL, reason = l.reason, error = NULL,
+    stdout = l.stdout, stderr = l.stderr, stdout_bytes = l.stdout_bytes, stderr_bytes = l.stderr_bytes,
+    truncated = l.truncated, usage_us = ARRAY[l.wall_us, l.user_us, l.system_us, l.max_rss_kb]
+FROM locked l
+WHERE j.id = l.id
+RETURNING j.id, j.fence;
+
+-- name: find_runs
+SELECT DISTINCT run_id FROM jobs WHERE id = ANY(:ids::bigint[]) AND run_id IS NOT NULL ORDER BY run_id;
+
+-- name: lock_jobs
+SELECT id, state, attempt, max_retries, backoff_base_ms, backoff_factor, backoff_cap_ms,
+       lost_count, return_count, cancel_requested_at IS NOT NULL AS cancel_requested,
+       fence, token, session_id, run_id, step_key
+FROM jobs
+WHERE id = ANY(:ids::bigint[])
+ORDER BY id
+FOR UPDATE;
+
+-- name: lock_free_jobs
+-- As lock_jobs, for the sweep: a row in other hands is being settled right now.
+SELECT id, state, attempt, max_retries, backoff_base_ms, backoff_factor, backoff_cap_ms,
+       lost_count, return_count, cancel_requested_at IS NOT NULL AS cancel_requested,
+       fence, token, session_id, run_id, step_key
+FROM jobs
+WHERE id = ANY(:ids::bigint[])
+ORDER BY id
+FOR UPDATE SKIP LOCKED;
+
+-- name: find_attempts
+SELECT job_id, fence, token, outcome FROM attempts WHERE job_id = ANY(:ids::bigint[]);
+
+-- name: settle_jobs
+-- The rows are locked and the decisions made; one row for each attempt that ended other than completed
+-- goes to `attempts` in the same statement.
+WITH decided AS (
+    SELECT *
+    FROM unnest(:ids::bigint[], :states::text[], :outcomes::text[], :attempts::integer[], :lost::integer[],
+                :returned::integer[], :delay_ms::bigint[], :exit_codes::integer[], :exit_signals::integer[],
+                :reasons::text[], :errors::text[], :stdouts::bytea[], :stderrs::bytea[], :stdout_bytes::bigint[],
+                :stderr_bytes::bigint[], :truncated::boolean[], :wall_us::bigint[], :user_us::bigint[],
+                :system_us::bigint[], :max_rss_kb::bigint[])
+         AS d(id, state, outcome, attempt, lost, returned, delay_ms, exit_code, exit_signal, reason, error,
+              stdout, stderr, stdout_bytes, stderr_bytes, truncated, wall_us, user_us, system_us, max_rss_kb)
+),
+kept AS (
+    INSERT INTO attempts (job_id, fence, token, number, outcome, session_id, worker_id, started_at,
+                          exit_code, exit_signal, reason, error, stdout, stderr, stdout_bytes, stderr_bytes,
+                          truncated, usage_us)
+    SELECT j.id, j.fence, j.token, CASE WHEN d.attempt > j.attempt THEN d.attempt ELSE 0 END, d.outcome,
+           j.session_id, j.worker_id, j.started_at,
+           d.exit_code, d.exit_signal, d.reason, d.error, d.stdout, d.stderr, d.stdout_bytes, d.stderr_bytes,
+           d.truncated, ARRAY[d.wall_us, d.user_us, d.system_us, d.max_rss_kb]
+    FROM decided d JOIN jobs j ON j.id = d.id
+    WHERE d.state <> 'completed'
+    ON CONFLICT DO NOTHING
+)
+UPDATE jobs j
+SET state = d.state, attempt = d.attempt, lost_count = d.lost, return_count = d.returned,
+    available_at = CASE WHEN d.delay_ms IS NULL THEN j.available_at
+                        ELSE clock_timestamp() + d.delay_ms * interval '1 millisecond' END,
+    -- a retrying job always waits in the index of the delayed ones, however short its delay
+    delayed = (d.state = 'retrying' OR d.state = 'pending' AND d.delay_ms > 0),
+    finished_at = CASE WHEN d.delay_ms IS NULL THEN clock_timestamp() END,
+    exit_code = d.exit_code, exit_signal = d.exit_signal, reason = d.reason, error = d.error,
+    stdout = d.stdout, stderr = d.stderr, stdout_bytes = d.stdout_bytes, stderr_bytes = d.stderr_bytes,
+    truncated = d.truncated, usage_us = ARRAY[d.wall_us, d.user_us, d.system_us, d.max_rss_kb]
+FROM decided d
+WHERE j.id = d.id
+RETURNING j.id, j.lane_id, j.priority, j.state,
+          CASE WHEN j.delayed THEN ceil(extract(epoch FROM j.available_at) * 1000)::bigint ELSE 0 END AS due_ms;
+
+-- name: cancel_jobs
+-- A waiting job ends here; a running one is marked, and every end of its attempt is then `cancelled`.
+WITH locked AS (
+    SELECT id, state FROM jobs WHERE id = ANY(:ids::bigint[]) ORDER BY id FOR UPDATE
+),
+changed AS (
+    UPDATE jobs j
+    SET state = CASE WHEN l.state = ANY(:waiting::text[]) THEN 'cancelled' ELSE j.state END,
+        delayed = j.delayed AND l.state <> ALL(:waiting::text[]),
+        finished_at = CASE WHEN l.state = ANY(:waiting::text[]) THEN clock_timestamp() END,
+        reason = CASE WHEN l.state = ANY(:waiting::text[]) THEN 'cancelled' ELSE j.reason END,
+        cancel_requested_at = coalesce(j.cancel_requested_at, clock_timestamp())
+    FROM locked l
+    WHERE j.id = l.id AND (l.state = ANY(:waiting::text[]) OR l.state = 'running')
+    RETURNING j.id, j.state, j.session_id, j.fence, j.token, j.lane_id, j.priority, j.run_id
+)
+SELECT l.id, l.state AS was, coalesce(c.state, l.state) AS state, c.session_id, c.fence, c.token,
+       c.lane_id, c.priority, c.run_id
+FROM locked l LEFT JOIN changed c USING (id);
+
+-- name: retry_job
+UPDATE jobs
+SET state = 'pending', available_at = clock_timestamp(), delayed = false, cancel_requested_at = NULL,
+    attempt = 0, lost_count = 0, return_count = 0, finished_at = NULL, started_at = NULL,
+    exit_code = NULL, exit_signal = NULL, reason = NULL, error = NULL, stdout = NULL, stderr = NULL,
+    stdout_bytes = NULL, stderr_bytes = NULL, truncated = NULL, usage_us = NULL
+WHERE id = :id AND state = ANY(:retryable::text[])
+RETURNING id, lane_id, priority;
+
+-- name: list_cancels
+-- What must still be told to the workers of these sessions.
+SELECT session_id, id, fence, token FROM jobs
+WHERE state = 'running' AND session_id = ANY(:session_ids::bigint[]) AND cancel_requested_at IS NOT NULL;
+
+-- name: read_previous_output
+-- The kept stdout of finished jobs, whole: the part in the row or the stored pieces, in order.
+SELECT j.id, coalesce(j.stdout, (
+           SELECT string_agg(o.bytes, ''::bytea ORDER BY o.byte_offset) FROM job_output o
+           WHERE o.job_id = j.id AND o.fence = j.fence AND o.stream = 1), ''::bytea) AS output
+FROM jobs j
+WHERE j.id = ANY(:ids::bigint[]);
+
+-- name: store_output
+-- Pieces are kept only for an attempt that still is this session's; the same piece twice is one piece.
+WITH piece AS (
+    SELECT p.*
+    FROM unnest(:ids::bigint[], :fences::bigint[], :tokens::bigint[], :session_ids::bigint[], :streams::smallint[],
+                :offsets::bigint[], :bytes::bytea[])
+         AS p(id, fence, token, session_id, stream, byte_offset, bytes)
+    JOIN jobs j ON j.id = p.id
+    WHERE (j.state, j.session_id, j.fence, j.token)
+          IS NOT DISTINCT FROM (:running::text, p.session_id, p.fence, p.token)
+),
+kept AS (
+    INSERT INTO job_output (job_id, fence, stream, byte_offset, bytes)
+    SELECT id, fence, stream, byte_offset, bytes FROM piece
+    ON CONFLICT DO NOTHING
+)
+SELECT id, fence, stream, byte_offset FROM piece;

@@ -1,0 +1,85 @@
+"""Storing jobs: the columns of the one statement that inserts a batch with its hints."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orqestra.model.job import JobSpec
+from orqestra.store.database import Statements
+
+TAG_SEPARATOR = "\x1f"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlacedJob:
+    """A job with its lane, and for a step of a run with what it belongs to."""
+
+    spec: JobSpec
+    lane_id: int
+    run_id: int | None = None
+    step_key: str | None = None
+    previous_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """The ids in the order of the jobs; None where a step had been inserted before.
+
+    `entries` are the hints of the rows that are really new, kept in the outbox row `outbox_id`.
+    """
+
+    ids: list[int | None]
+    outbox_id: int | None
+    entries: bytes
+
+
+async def submit_jobs(statements: Statements, jobs: Sequence[PlacedJob], *, server_id: int) -> Stored:
+    """Insert a batch and its outbox row in one statement; known idempotency keys answer their first id."""
+    row = await statements.fetch_one("submit_jobs", server_id=server_id, **_columns(jobs))
+    assert row is not None
+    ids: list[int | None] = list(row["ids"])
+    if row["new_ids"] is not None:
+        ids = await _with_first_ids(statements, jobs, ids, set(row["new_ids"]))
+    return Stored(ids=ids, outbox_id=row["outbox_id"], entries=row["entries"] or b"")
+
+
+async def _with_first_ids(
+    statements: Statements, jobs: Sequence[PlacedJob], ids: list[int | None], new: set[int]
+) -> list[int | None]:
+    """Replace ids that were not inserted by those their keys have already (a new snapshot sees them)."""
+    keys = [job.spec.key for job, job_id in zip(jobs, ids, strict=True) if job_id not in new and job.spec.key]
+    known: Mapping[str, int] = {
+        row["idempotency_key"]: row["id"] for row in await statements.fetch("find_keys", keys=keys)
+    }
+    return [
+        job_id if job_id in new else known.get(job.spec.key or "")
+        for job, job_id in zip(jobs, ids, strict=True)
+    ]
+
+
+def _columns(jobs: Sequence[PlacedJob]) -> dict[str, list[object]]:
+    specs = [job.spec for job in jobs]
+    return {
+        "lane_ids": [job.lane_id for job in jobs],
+        "queues": [spec.queue for spec in specs],
+        "priorities": [spec.priority for spec in specs],
+        "types": [spec.type for spec in specs],
+        "payloads": [spec.payload for spec in specs],
+        "tags": _sparse([TAG_SEPARATOR.join(spec.tags) if spec.tags else None for spec in specs]),
+        "keys": _sparse([spec.key for spec in specs]),
+        "max_retries": [spec.retries.max_retries for spec in specs],
+        "base_ms": [spec.retries.base_ms for spec in specs],
+        "factors": [spec.retries.factor for spec in specs],
+        "cap_ms": [spec.retries.cap_ms for spec in specs],
+        "timeout_ms": [spec.timeout_ms for spec in specs],
+        "grace_ms": [spec.grace_ms for spec in specs],
+        "delay_ms": [spec.delay_ms for spec in specs],
+        "at": _sparse([spec.at for spec in specs]),
+        "run_ids": _sparse([job.run_id for job in jobs]),
+        "step_keys": _sparse([job.step_key for job in jobs]),
+        "previous_ids": _sparse([job.previous_id for job in jobs]),
+    }
+
+
+def _sparse(column: list[object]) -> list[object]:
+    """Return an empty column where nothing is set: unnest fills it up with NULL."""
+    return column if any(value is not None for value in column) else []
