@@ -1,0 +1,152 @@
+"""GetOutput: what is stored, then what comes in live, then what is stored at the end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Final, cast
+
+from orqestra.clock import Clock
+from orqestra.engine.outputs import LiveChunk, Outputs
+from orqestra.engine.watch import LOOK_SECONDS, Watch
+from orqestra.model import limits
+from orqestra.model.errors import NotFound
+from orqestra.model.lifecycle import TERMINAL, State
+from orqestra.model.report import AttemptRef
+from orqestra.rpc import reading
+from orqestra.store.database import Database, Row
+from orqestra.v1 import jobs_pb2
+
+STREAMS: Final = (jobs_pb2.STREAM_STDOUT, jobs_pb2.STREAM_STDERR)
+COLUMNS: Final = {jobs_pb2.STREAM_STDOUT: "stdout", jobs_pb2.STREAM_STDERR: "stderr"}
+PIECES: Final = 8
+LIVE_LOOK_SECONDS: Final = 0.2
+
+
+class OutputReader:
+    """Reads the output of a job for one caller, and knows how far it has got."""
+
+    def __init__(self, clock: Clock, database: Database, outputs: Outputs, watch: Watch) -> None:
+        self._clock = clock
+        self._database = database
+        self._outputs = outputs
+        self._watch = watch
+        self._fence = 0
+        self._sent: dict[int, int] = {}
+
+    async def read(self, request: jobs_pb2.GetOutputRequest) -> AsyncIterator[jobs_pb2.OutputChunk]:
+        """Yield chunks: of one attempt, or with `follow` of each one from now until the job ends."""
+        if not request.follow:
+            async for chunk in self._read_ended(await self._find(request)):
+                yield chunk
+            return
+        with self._watch.watching(request.id) as changed:
+            while True:
+                changed.clear()
+                row = await reading.find_job(self._database, request.id)
+                if row["state"] == State.RUNNING:
+                    async for chunk in self._follow(row, changed):
+                        yield chunk
+                    async for chunk in self._read_attempt(row["id"], row["fence"]):
+                        yield chunk
+                elif row["state"] in TERMINAL:
+                    async for chunk in self._read_ended(row):
+                        yield chunk
+                    return
+                else:
+                    await self._clock.wait(changed, LOOK_SECONDS)
+
+    async def _find(self, request: jobs_pb2.GetOutputRequest) -> Row:
+        row = await reading.find_job(self._database, request.id)
+        if not request.HasField("fence") or request.fence == row["fence"]:
+            return row
+        found = await self._attempt(request.id, request.fence)
+        if found is None:
+            raise NotFound("attempt", f"{request.fence} of job {request.id}")
+        return found
+
+    async def _attempt(self, job_id: int, fence: int) -> Row | None:
+        for row in await self._database.fetch("get_attempts", id=job_id, at_most=limits.ATTEMPTS_SHOWN):
+            if row["fence"] == fence:
+                return row
+        return None
+
+    async def _follow(self, row: Row, changed: asyncio.Event) -> AsyncIterator[jobs_pb2.OutputChunk]:
+        """Yield live chunks until the attempt is over (or moves to another stream)."""
+        self._begin(row["fence"])
+        attempt = AttemptRef(row["id"], row["fence"], row["token"])
+        with self._outputs.following(row["id"], row["session_id"], attempt) as queue:
+            while not changed.is_set():
+                chunk: LiveChunk | None = None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LIVE_LOOK_SECONDS):
+                        chunk = await queue.get()
+                if chunk is not None and chunk.fence == row["fence"]:
+                    for piece in self._piece(_stream(chunk), chunk.offset, chunk.data):
+                        yield piece
+                elif chunk is None and not await self._still(row):
+                    break
+            while not queue.empty():
+                chunk = queue.get_nowait()
+                for piece in self._piece(_stream(chunk), chunk.offset, chunk.data):
+                    yield piece
+
+    async def _still(self, row: Row) -> bool:
+        now = await reading.find_job(self._database, row["id"])
+        return bool(
+            now["state"] == State.RUNNING
+            and now["fence"] == row["fence"]
+            and now["session_id"] == row["session_id"]
+        )
+
+    async def _read_attempt(self, job_id: int, fence: int) -> AsyncIterator[jobs_pb2.OutputChunk]:
+        """After an attempt has ended and another follows: what of it was not seen live."""
+        row = await self._attempt(job_id, fence)
+        if row is not None:
+            async for chunk in self._read_ended(row):
+                yield chunk
+
+    async def _read_ended(self, row: Row) -> AsyncIterator[jobs_pb2.OutputChunk]:
+        self._begin(row["fence"])
+        job_id = row["job_id"] if "job_id" in row else row["id"]
+        for stream in STREAMS:
+            inline = row[COLUMNS[stream]]
+            if inline:
+                for piece in self._piece(stream, 0, inline):
+                    yield piece
+            elif (row[f"{COLUMNS[stream]}_bytes"] or 0) > 0:
+                async for chunk in self._read_stored(job_id, stream):
+                    yield chunk
+
+    async def _read_stored(self, job_id: int, stream: jobs_pb2.Stream) -> AsyncIterator[jobs_pb2.OutputChunk]:
+        at = 0
+        while True:
+            rows = await self._database.fetch(
+                "get_output", id=job_id, fence=self._fence, stream=stream, from_offset=at, pieces=PIECES
+            )
+            for row in rows:
+                for piece in self._piece(stream, row["byte_offset"], row["bytes"]):
+                    yield piece
+            if len(rows) < PIECES:
+                return
+            at = rows[-1]["byte_offset"] + 1
+
+    def _begin(self, fence: int) -> None:
+        if fence != self._fence:
+            self._fence = fence
+            self._sent = dict.fromkeys(STREAMS, 0)
+
+    def _piece(self, stream: jobs_pb2.Stream, offset: int, data: bytes) -> list[jobs_pb2.OutputChunk]:
+        """Return what of these bytes the caller has not got yet, in chunks."""
+        skip = max(0, self._sent[stream] - offset)
+        chunks = []
+        for at in range(skip, len(data), limits.OUTPUT_CHUNK_BYTES):
+            part = data[at : at + limits.OUTPUT_CHUNK_BYTES]
+            chunks.append(
+                jobs_pb2.OutputChunk(fence=self._fence, stream=stream, offset=offset + at, data=part)
+            )
+        self._sent[stream] = max(self._sent[stream], offset + len(data))
+        return chunks
+
+
+def _stream(chunk: LiveChunk) -> jobs_pb2.Stream:
+    return cast("jobs_pb2.Stream", chunk.stream)

@@ -1,0 +1,92 @@
+"""What workers report, from protobuf to checked values."""
+
+from typing import Final
+
+from orqestra.model import limits
+from orqestra.model.decision import Ending
+from orqestra.model.errors import InvalidInput
+from orqestra.model.job import check_range
+from orqestra.model.report import AttemptRef, OutputPiece, Report
+from orqestra.v1 import jobs_pb2, worker_pb2
+
+REASONS: Final = frozenset(
+    {"exited", "signalled", "timeout", "cancelled", "spawn_failed", "returned", "noop"}
+)
+RETURNED: Final = "returned"
+ERROR_CHARS: Final = 2000
+STREAMS: Final = (jobs_pb2.STREAM_STDOUT, jobs_pb2.STREAM_STDERR)
+
+
+def attempt_ref(attempt: worker_pb2.AttemptRef) -> AttemptRef:
+    """Return the name of an attempt."""
+    return AttemptRef(attempt.job_id, attempt.fence, attempt.token)
+
+
+def reports(session_id: int, message: worker_pb2.Results) -> list[Report]:
+    """Return the results of a message; raises InvalidInput for one that no worker of ours sends."""
+    return [_report(session_id, result) for result in message.results]
+
+
+def returned(session_id: int, message: worker_pb2.AssignNack) -> list[Report]:
+    """Return the work that is handed back."""
+    return [
+        Report(
+            attempt=attempt_ref(attempt),
+            session_id=session_id,
+            ending=Ending.RETURNED,
+            reason=RETURNED,
+            error=_text(message.reason) or None,
+        )
+        for attempt in message.attempts
+    ]
+
+
+def piece(session_id: int, message: worker_pb2.StoreOutput) -> OutputPiece:
+    """Return a piece of output."""
+    if message.stream not in STREAMS:
+        raise InvalidInput("store_output.stream", f"{message.stream}; 1 and 2 are allowed")
+    check_range("store_output.offset", message.offset, 0, 2**62)
+    check_range("store_output.data", len(message.data), 1, limits.OUTPUT_CHUNK_BYTES)
+    return OutputPiece(
+        attempt=attempt_ref(message.attempt),
+        session_id=session_id,
+        stream=message.stream,
+        offset=message.offset,
+        data=message.data,
+    )
+
+
+def _report(session_id: int, result: worker_pb2.Result) -> Report:
+    if result.reason not in REASONS:
+        raise InvalidInput("result.reason", f"{result.reason[:64]!r} is not known")
+    for name, size in (("stdout", len(result.stdout)), ("stderr", len(result.stderr))):
+        check_range(f"result.{name}", size, 0, limits.OUTPUT_INLINE_BYTES)
+    return Report(
+        attempt=attempt_ref(result.attempt),
+        session_id=session_id,
+        ending=_ending(result),
+        reason=result.reason,
+        exit_code=result.exit_code if result.HasField("exit_code") else None,
+        exit_signal=result.exit_signal if result.HasField("exit_signal") else None,
+        error=_text(result.error) or None,
+        stdout=None if result.stdout_stored else result.stdout,
+        stderr=None if result.stderr_stored else result.stderr,
+        stdout_bytes=result.stdout_bytes,
+        stderr_bytes=result.stderr_bytes,
+        truncated=result.truncated,
+        wall_us=result.wall_us,
+        user_us=result.user_us,
+        system_us=result.system_us,
+        max_rss_kb=result.max_rss_kb,
+    )
+
+
+def _ending(result: worker_pb2.Result) -> Ending:
+    if result.reason == RETURNED:
+        return Ending.RETURNED
+    return Ending.SUCCEEDED if result.ok else Ending.FAILED
+
+
+def _text(text: str) -> str:
+    """Return text that a database can hold, of bounded length."""
+    return text.replace("\0", "\\0")[:ERROR_CHARS]

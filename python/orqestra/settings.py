@@ -1,0 +1,336 @@
+"""The settings: read once, checked, frozen, handed down.
+
+Each is declared once, as a field of `Settings`. The table in `docs/configuration.md` and
+`.env.example` are written from there by `tools/settings_docs.py`.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+from dotenv import dotenv_values
+
+from orqestra.log import FORMATS, LEVELS
+from orqestra.model.errors import BadSettings
+from orqestra.model.limits import SLOTS_MAX
+from orqestra.setting_kinds import (
+    ADDRESS,
+    DATABASE,
+    FOLDER,
+    NAMES,
+    NAMESPACE,
+    REDIS,
+    SWITCH,
+    TEXT,
+    Address,
+    Kind,
+    SocketPath,
+    choice,
+    mask,
+    mask_url,
+    seconds,
+    whole,
+)
+
+DOTENV: Final = Path(".env")
+SLOTS_PER_CPU: Final = 4
+HOUR_SECONDS: Final = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """Where a setting is read from, and all that the documentation says of it."""
+
+    name: str
+    kind: Kind
+    default: str | Callable[[Mapping[str, str]], str]
+    """The text that counts when none is given, or how to find it from the environment."""
+    why: str
+    """What it does, and why this default."""
+    unit: str = ""
+    shown_default: str = ""
+    """Stands in the documentation where the default depends on the machine."""
+    show: Callable[[str], str] = repr
+    """How a refused value appears in the message; secrets do not."""
+
+
+def _slots(_environ: Mapping[str, str]) -> str:
+    """Return four times the CPUs that this process may use, which may be fewer than the machine has."""
+    return str(min(SLOTS_PER_CPU * len(os.sched_getaffinity(0)), SLOTS_MAX))
+
+
+def _state_dir(environ: Mapping[str, str]) -> str:
+    """Return the XDG folder for state. A temporary one would lose the worker's identity at a reboot."""
+    base = environ.get("XDG_STATE_HOME", "")
+    return os.path.join(base if base.startswith("/") else "~/.local/state", "orqestra")
+
+
+def _read_from(**declaration: Any) -> dict[str, Variable]:
+    return {"variable": Variable(**declaration)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one process, checked. Only `load` makes one; its `repr` shows no secret."""
+
+    db_url: str = field(
+        repr=False,
+        metadata=_read_from(
+            name="DB_URL",
+            kind=DATABASE,
+            default="postgresql://orqestra@localhost:5432/orqestra",
+            why="Postgres, for the server and the migrations. The default has no password on purpose.",
+            show=lambda url: repr(mask_url(url)),
+        ),
+    )
+    db_connections: int = field(
+        metadata=_read_from(
+            name="ORQESTRA_DB_POOL",
+            kind=whole(3, 200),
+            default="8",
+            unit="connections",
+            why="Postgres connections of one server. Every stage works in batches, one connection each; "
+            "8 give each loop its own and leave some for reads.",
+        )
+    )
+    redis_address: Address | SocketPath = field(
+        metadata=_read_from(
+            name="REDIS_ADDR",
+            kind=REDIS,
+            default="localhost:6379",
+            why="Redis or Valkey, for the server; its usual port.",
+        )
+    )
+    redis_password: str = field(
+        repr=False,
+        metadata=_read_from(
+            name="REDIS_PASSWORD",
+            kind=TEXT,
+            default="",
+            shown_default="none",
+            why="The password of Redis; none, because a shipped one would be everyone's.",
+            show=mask,
+        ),
+    )
+    redis_db: int = field(
+        metadata=_read_from(
+            name="REDIS_DB",
+            kind=whole(0, 9999),
+            default="0",
+            why="The database number inside Redis; 0 is the only one that a cluster has.",
+        )
+    )
+    redis_namespace: str = field(
+        metadata=_read_from(
+            name="REDIS_QUEUE_NAME",
+            kind=NAMESPACE,
+            default="jobs",
+            why="All keys begin with it, so that several installations can share one Redis.",
+        )
+    )
+    window_hints: int = field(
+        metadata=_read_from(
+            name="ORQESTRA_WINDOW",
+            kind=whole(10, 1_000_000),
+            default="100000",
+            unit="hints per lane",
+            why="How many waiting jobs of a lane Redis knows of at most; the rest is refilled from "
+            "Postgres. 100,000 last some seconds at full speed and take about 10 MB.",
+        )
+    )
+    grpc_address: Address = field(
+        metadata=_read_from(
+            name="GRPC_ADDR",
+            kind=ADDRESS,
+            default="127.0.0.1:50051",
+            why="Where the server listens and where the worker and the command line connect; with "
+            "`:50051` they connect to localhost. Loopback, because who can submit can run commands.",
+        )
+    )
+    http_address: Address = field(
+        metadata=_read_from(
+            name="HTTP_ADDR",
+            kind=ADDRESS,
+            default="127.0.0.1:8080",
+            why="Where the server answers `/livez` and `/readyz`; loopback for the same reason.",
+        )
+    )
+    insecure: bool = field(
+        metadata=_read_from(
+            name="ORQESTRA_INSECURE",
+            kind=SWITCH,
+            default="0",
+            why="1 lets the server listen on other addresses than loopback although anyone who "
+            "reaches it can run commands on the workers. Off, so that nobody does it unaware.",
+        )
+    )
+    lease_seconds: float = field(
+        metadata=_read_from(
+            name="ORQESTRA_LEASE_SECONDS",
+            kind=seconds(3, 300),
+            default="15",
+            unit="seconds",
+            why="A worker not heard from for so long has lost its jobs. 15 outlasts a short network "
+            "fault and still gives a lost host's jobs to others within 17 seconds.",
+        )
+    )
+    workflows_dir: Path = field(
+        metadata=_read_from(
+            name="WORKFLOWS_DIR",
+            kind=FOLDER,
+            default="workflows",
+            why="The folder of the workflow files, seen from where the server is started.",
+        )
+    )
+    connect_seconds: float = field(
+        metadata=_read_from(
+            name="ORQESTRA_CONNECT_SECONDS",
+            kind=seconds(0, HOUR_SECONDS),
+            default="30",
+            unit="seconds",
+            why="How long a starting server tries to reach Postgres and Redis. 30 covers services "
+            "that are started together with it, and a wrong address is still soon told.",
+        )
+    )
+    worker_slots: int = field(
+        metadata=_read_from(
+            name="WORKER_COUNT",
+            kind=whole(1, SLOTS_MAX),
+            default=_slots,
+            shown_default="4 x CPUs",
+            unit="slots",
+            why="How many jobs a worker runs at once. Most commands wait more than they compute: "
+            "four per CPU keep it busy without drowning it.",
+        )
+    )
+    state_dir: Path = field(
+        metadata=_read_from(
+            name="ORQESTRA_STATE_DIR",
+            kind=FOLDER,
+            default=_state_dir,
+            shown_default="$XDG_STATE_HOME/orqestra, else ~/.local/state/orqestra",
+            why="Where a worker keeps its identity and unsent results; a folder that a reboot leaves alone.",
+        )
+    )
+    drain_seconds: float = field(
+        metadata=_read_from(
+            name="ORQESTRA_DRAIN_SECONDS",
+            kind=seconds(0, 24 * HOUR_SECONDS),
+            default="30",
+            unit="seconds",
+            why="How long a stopping worker lets its commands run before it ends them and hands the "
+            "jobs back. 30 lets short commands end and does not hold up an upgrade.",
+        )
+    )
+    worker_environment: tuple[str, ...] = field(
+        metadata=_read_from(
+            name="ORQESTRA_WORKER_ENV",
+            kind=NAMES,
+            default="",
+            shown_default="none",
+            why="Variables of the worker's own environment that commands see besides PATH, HOME, LANG, "
+            "TZ and TMPDIR. None, because that environment may hold secrets.",
+        )
+    )
+    log_level: str = field(
+        metadata=_read_from(
+            name="ORQESTRA_LOG_LEVEL",
+            kind=choice(*LEVELS),
+            default="info",
+            why="The least level that is logged; info tells what starts, stops and goes wrong.",
+        )
+    )
+    log_format: str = field(
+        metadata=_read_from(
+            name="ORQESTRA_LOG_FORMAT",
+            kind=choice(*FORMATS),
+            default="auto",
+            why="How logs look; auto is text on a terminal and JSON elsewhere.",
+        )
+    )
+
+    @classmethod
+    def load(
+        cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = DOTENV, **flags: object
+    ) -> Self:
+        """Return the settings from flags, environment, `.env` and defaults, the earlier ones first.
+
+        `flags` are named as the fields; None and empty text count as not given, everywhere. `.env` is
+        read but never exported. Raises BadSettings with the variable, its value and what is allowed.
+        """
+        environ = os.environ if environ is None else environ
+        sources = (
+            ("the command line", _flag_texts(flags)),
+            ("the environment", environ),
+            (str(dotenv), _read_dotenv(dotenv)),
+        )
+        values: dict[str, Any] = {name: _value(variable, sources, environ) for name, variable in variables()}
+        return cls(**values)
+
+    def check_listen(self) -> None:
+        """Raise BadSettings if the server would be reachable from other machines without leave."""
+        for name in ("grpc_address", "http_address"):
+            address: Address = getattr(self, name)
+            if not (address.is_loopback or self.insecure):
+                raise BadSettings(
+                    f"{dict(variables())[name].name}='{address}' can be reached from other machines, and "
+                    "whoever reaches it can run commands on the workers. Allowed: an address on "
+                    "127.0.0.0/8, [::1] or localhost, or any with ORQESTRA_INSECURE=1"
+                )
+
+
+def variables() -> Iterator[tuple[str, Variable]]:
+    """Yield every setting's field name and variable, in the order of the documentation."""
+    for each in fields(Settings):
+        yield each.name, each.metadata["variable"]
+
+
+def _value(
+    variable: Variable, sources: Iterable[tuple[str, Mapping[str, str]]], environ: Mapping[str, str]
+) -> object:
+    """Return the checked value of the first source that gives one."""
+    for origin, texts in sources:
+        text = texts.get(variable.name, "")
+        if text:
+            return _parse(variable, text, origin)
+    default = variable.default if isinstance(variable.default, str) else variable.default(environ)
+    return _parse(variable, default, "the default")
+
+
+def _parse(variable: Variable, text: str, origin: str) -> object:
+    try:
+        return variable.kind.parse(text)
+    except (ValueError, RuntimeError):  # RuntimeError: `~` in a path, and no home directory
+        raise BadSettings(
+            f"{variable.name}={variable.show(text)} ({origin}) is not allowed; "
+            f"allowed: {variable.kind.allowed}"
+        ) from None
+
+
+def _flag_texts(flags: Mapping[str, object]) -> dict[str, str]:
+    names = {field_name: variable.name for field_name, variable in variables()}
+    if unknown := flags.keys() - names.keys():
+        raise TypeError(f"no such settings: {', '.join(sorted(unknown))}")
+    return {names[field_name]: _text(value) for field_name, value in flags.items()}
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(int(value))
+        case _:
+            return str(value)
+
+
+def _read_dotenv(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        found = dotenv_values(path, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{path} can't be read: {error}") from None
+    return {name: text for name, text in found.items() if text}
