@@ -5,7 +5,8 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from orqestra._dispatch import Matcher
@@ -19,7 +20,8 @@ from orqestra.engine.intake import Intake
 from orqestra.engine.janitor import Janitor
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.leases import Leases
-from orqestra.engine.link import Link, Messages
+from orqestra.engine.link import Link
+from orqestra.engine.messages import Messages
 from orqestra.engine.outputs import Outputs
 from orqestra.engine.pg_clock import PostgresClock
 from orqestra.engine.refill import Refill
@@ -33,11 +35,11 @@ from orqestra.log import get_logger
 from orqestra.model.errors import HintsUnavailable, StorageUnavailable, Unavailable
 from orqestra.queue.connection import connect
 from orqestra.queue.hints import Hints
-from orqestra.rpc.jobs import Engine, JobsService
+from orqestra.rpc.jobs import JobsService
 from orqestra.rpc.server import GrpcServer
-from orqestra.rpc.worker_stream import WorkerEngine, WorkerStreams
+from orqestra.rpc.worker_stream import WorkerStreams
 from orqestra.rpc.workflows import WorkflowsService
-from orqestra.service import ServiceGroup
+from orqestra.service import Service, ServiceGroup
 from orqestra.setting_kinds import mask_url
 from orqestra.settings import Settings
 from orqestra.store import migrations
@@ -53,110 +55,87 @@ T = TypeVar("T")
 log = get_logger(__name__)
 
 
-class Server:
-    """One server process. Made by `open`, which connects; `run` serves until it is told to stop."""
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The engine of one server, wired: its loops in the order in which they start, and what the doors reach."""
 
-    def __init__(
-        self, settings: Settings, clock: Clock, database: Database, lease_database: Database
-    ) -> None:
+    link: Link
+    lanes: Lanes
+    sessions: Sessions
+    dispatcher: Dispatcher
+    services: tuple[Service, ...]
+    jobs: JobsService
+    workflows: WorkflowsService
+    streams: WorkerStreams
+
+
+def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database) -> Parts:
+    """Make every part of the engine once and connect them along the way of a job."""
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    matcher = Matcher()
+    lanes.listen(matcher.set_lane)
+    sessions = Sessions(core, matcher, server_name=name, lease_ms=int(settings.lease_seconds * 1000))
+    refill = Refill(core, window=settings.window_hints)
+    dispatcher = Dispatcher(core, refill, lanes, sessions, matcher)
+    refill.wake_lanes = dispatcher.wake_lanes
+    relay = Relay(core, dispatcher.wake_lanes)
+    watch = Watch(core)
+    settlement = Settlement(core, lanes, relay, sessions, watch.changed)
+    leases = Leases(core, lease_database, sessions)
+    expiry = Expiry(core, leases, settlement, lease_seconds=settings.lease_seconds)
+    cancels = Cancels(core, relay, sessions, watch.changed)
+    outputs = Outputs(core, sessions)
+    intake = Intake(core, lanes, relay)
+    messages = Messages(core, wake_lanes=dispatcher.wake_lanes, cancelled=cancels.wake, changed=watch.changed_elsewhere)
+    catalog = Catalog(settings.workflows_dir, core.clock)
+    sessions.on_change(dispatcher.wake)
+    sessions.on_change(expiry.wake)
+    loops = (relay, refill, watch, outputs, settlement, expiry, cancels, Janitor(core, lanes), intake, dispatcher)
+    return Parts(
+        link=core.link,
+        lanes=lanes,
+        sessions=sessions,
+        dispatcher=dispatcher,
+        services=(leases, core.link, messages, *loops),
+        jobs=JobsService(core=core, intake=intake, cancels=cancels, watch=watch, outputs=outputs),
+        workflows=WorkflowsService(core.database, catalog, Workflows(core, catalog, lanes, relay), cancels),
+        streams=WorkerStreams(
+            clock=core.clock,
+            sessions=sessions,
+            dispatcher=dispatcher,
+            settlement=settlement,
+            outputs=outputs,
+        ),
+    )
+
+
+class Server:
+    """One server process. `serve` connects, makes one and runs it; `run` serves until it is told to stop."""
+
+    def __init__(self, settings: Settings, clock: Clock, databases: tuple[Database, Database]) -> None:
+        database, lease_database = databases
         self.settings = settings
         self._clock = clock
-        self._databases = (database, lease_database)
+        self._databases = databases
         self._redis = connect(settings)
         server_id = secrets.randbits(62)
-        server_name = f"{socket.gethostname()}:{os.getpid()}"
-        hints = Hints(
-            self._redis,
-            namespace=settings.redis_namespace,
-            boot_id=f"{server_id:x}",
-            window=settings.window_hints,
-        )
-        matcher = Matcher()
-        self.lanes = Lanes(database)
-        self.lanes.listen(matcher.set_lane)
-        link = Link(clock, hints, self.lanes)
+        namespace, window = settings.redis_namespace, settings.window_hints
+        hints = Hints(self._redis, namespace=namespace, boot_id=f"{server_id:x}", window=window)
+        lanes = Lanes(database)
         core = Core(
             clock=clock,
             database=database,
             hints=hints,
-            link=link,
+            link=Link(clock, hints, lanes),
             pg_clock=PostgresClock(clock),
             server_id=server_id,
         )
-        self.sessions = Sessions(
-            database,
-            matcher,
-            server_id=server_id,
-            server_name=server_name,
-            lease_ms=int(settings.lease_seconds * 1000),
-        )
-        # The dispatcher comes last in the flow and is woken by everyone before it.
-        refill = Refill(core, window=settings.window_hints, wake_lanes=self._wake_lanes)
-        self.dispatcher = Dispatcher(core, refill, self.lanes, self.sessions, matcher)
-        relay = Relay(core, self._wake_lanes)
-        intake = Intake(core, self.lanes, relay)
-        watch = Watch(core)
-        settlement = Settlement(core, self.lanes, relay, self.sessions, watch.changed)
-        leases = Leases(clock, lease_database, self.sessions, core.pg_clock)
-        expiry = Expiry(clock, database, leases, settlement, lease_seconds=settings.lease_seconds)
-        cancels = Cancels(core, relay, self.sessions, watch.changed)
-        outputs = Outputs(clock, database, self.sessions)
-        messages = Messages(
-            clock,
-            hints,
-            wake_lanes=self._wake_lanes,
-            cancelled=cancels.wake,
-            changed=watch.changed_elsewhere,
-        )
-        catalog = Catalog(settings.workflows_dir, clock)
-        workflows = Workflows(database, catalog, self.lanes, relay, server_id=server_id)
-        self.sessions.on_change(self.dispatcher.wake)
-        self.sessions.on_change(expiry.wake)
-        self._link = link
-        self._services = ServiceGroup(
-            [
-                leases,
-                link,
-                messages,
-                relay,
-                refill,
-                watch,
-                outputs,
-                settlement,
-                expiry,
-                cancels,
-                Janitor(clock, database, self.lanes),
-                intake,
-                self.dispatcher,
-            ],
-            clock,
-        )
-        self._grpc = GrpcServer(
-            JobsService(
-                Engine(
-                    clock=clock,
-                    database=database,
-                    intake=intake,
-                    cancels=cancels,
-                    watch=watch,
-                    outputs=outputs,
-                )
-            ),
-            WorkflowsService(database, catalog, workflows, cancels),
-            WorkerStreams(
-                WorkerEngine(
-                    clock=clock,
-                    sessions=self.sessions,
-                    dispatcher=self.dispatcher,
-                    settlement=settlement,
-                    outputs=outputs,
-                    server_name=server_name,
-                )
-            ),
-        )
+        self._parts = wire(settings, core, lanes, lease_database)
+        self._services = ServiceGroup(self._parts.services, clock)
+        self._grpc = GrpcServer(self._parts.jobs, self._parts.workflows, self._parts.streams)
         self._http = HttpServer(self._readiness)
         self._stopping = asyncio.Event()
-        self._told_unready: tuple[str, ...] | None = None
+        self._silent: tuple[str, ...] = ()
 
     @property
     def is_stopping(self) -> bool:
@@ -169,15 +148,13 @@ class Server:
 
     async def run(self) -> None:
         """Start everything, serve until `stop`, and end within five seconds without touching a lease."""
-        await self.lanes.load()
+        await self._parts.lanes.load()
         await self._services.start()
         await self._services.ready()
-        http_port = await self._http.start(
-            self.settings.http_address.listen_host, self.settings.http_address.port
-        )
-        grpc_port = await self._grpc.start(self.settings.grpc_address.listen)
+        self.http_port = await self._http.start(self.settings.http_address.listen_host, self.settings.http_address.port)
+        self.grpc_port = await self._grpc.start(self.settings.grpc_address.listen)
         await self._grpc.set_serving(serving=True)
-        log.info("server ready", grpc=grpc_port, http=http_port, redis=self._link.up)
+        log.info("server ready", grpc=grpc_port, http=http_port, redis=self._parts.link.up)
         try:
             while not await self._clock.wait(self._stopping, HEALTH_SECONDS):
                 await self._tell_health()
@@ -189,8 +166,8 @@ class Server:
         self._stopping.set()
         # No new work, then the results that came in, then the goodbyes: running commands go on.
         await self._grpc.set_serving(serving=False)
-        await self.dispatcher.stop(STOP_SECONDS)
-        self.sessions.end_all("the server stops")
+        await self._parts.dispatcher.stop(STOP_SECONDS)
+        self._parts.sessions.end_all("the server stops")
         grpc_stop = asyncio.create_task(self._grpc.stop(GRACE_SECONDS))
         await self._services.stop(STOP_SECONDS - GRACE_SECONDS)
         await grpc_stop
@@ -200,13 +177,10 @@ class Server:
             await database.close()
         log.info("server stopped")
 
-    def _wake_lanes(self, lanes: Sequence[int]) -> None:
-        self.dispatcher.wake_lanes(lanes)
-
     def _readiness(self) -> Readiness:
         silent = self._services.silent(self._clock.monotonic())
         parts = {name: "no progress" for name in silent}
-        if not self._link.up:
+        if not self._parts.link.up:
             parts["redis"] = "away, dispatching from Postgres"
         if self._stopping.is_set():
             parts["server"] = "stopping"
@@ -214,10 +188,9 @@ class Server:
 
     async def _tell_health(self) -> None:
         silent = self._services.silent(self._clock.monotonic())
-        if silent != self._told_unready:
-            if silent:
-                log.error("not ready", silent=silent)
-            self._told_unready = silent
+        if silent != self._silent:
+            log.error("loops make no progress", loops=silent) if silent else log.info("all loops make progress")
+            self._silent = silent
             await self._grpc.set_serving(serving=not silent)
 
 
@@ -230,9 +203,8 @@ async def serve(settings: Settings) -> None:
         Unavailable: Postgres or Redis did not answer for `connect_seconds`.
     """
     settings.check_listen()
-    clock = SystemClock()
-    database, lease_database = await _open(settings)
-    server = Server(settings, clock, database, lease_database)
+    databases = await _open(settings)
+    server = Server(settings, SystemClock(), databases)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, server)

@@ -40,9 +40,7 @@ class Cancelled:
 class Cancels(Service):
     """Cancels and retries jobs; each second reads what must still be told to the workers here."""
 
-    def __init__(
-        self, core: Core, relay: Relay, sessions: Sessions, changed: Callable[[Sequence[int]], None]
-    ) -> None:
+    def __init__(self, core: Core, relay: Relay, sessions: Sessions, changed: Callable[[Sequence[int]], None]) -> None:
         super().__init__("cancels", core.clock)
         self._database = core.database
         self._hints = core.hints
@@ -104,9 +102,7 @@ class Cancels(Service):
             rows = await statements.fetch("cancel_jobs", ids=ids, waiting=WAITING_STATES)
             for row in rows:
                 if row["run_id"] is not None and row["state"] == State.CANCELLED:
-                    await statements.fetch(
-                        "close_run", id=row["run_id"], state=RunState.CANCELLED, error=None
-                    )
+                    await statements.fetch("close_run", id=row["run_id"], state=RunState.CANCELLED, error=None)
             return rows
 
     async def _spread(self, rows: Sequence[Row]) -> None:
@@ -147,9 +143,7 @@ class Cancels(Service):
         async with self._database.transaction() as statements:
             run = await _lock_run(statements, job_id)
             if run is not None and run["state"] == RunState.CANCELLED:
-                raise Refused(
-                    f"job {job_id} is a step of run {run['id']}, which is cancelled; trigger it again"
-                )
+                raise Refused(f"job {job_id} is a step of run {run['id']}, which is cancelled; trigger it again")
             row = await statements.fetch_one("retry_job", id=job_id, retryable=RETRYABLE)
             if row is None:
                 await _explain(statements, job_id)

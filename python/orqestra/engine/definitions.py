@@ -53,9 +53,7 @@ _NAME_RULE: Final = f"1 to {limits.NAME_CHARS} letters, digits, '.', '_' or '-',
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,11})")
 _DECIMAL: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 # Found in a file that is broken elsewhere too, so that its workflow is "broken" and not "not found".
-_NAME_LINE: Final = re.compile(
-    rf"""^name:[ ]*["']?({NAME_PATTERN.pattern})["']?[ ]*(#.*)?\r?$""", re.MULTILINE
-)
+_NAME_LINE: Final = re.compile(rf"""^name:[ ]*["']?({NAME_PATTERN.pattern})["']?[ ]*(#.*)?\r?$""", re.MULTILINE)
 
 Values = Mapping[str, yaml.Node]
 T = TypeVar("T")

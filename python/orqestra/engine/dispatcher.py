@@ -103,9 +103,7 @@ class Dispatcher(Service):
     async def _dispatch_without_redis(self, demands: Sequence[Demand]) -> float:
         for demand in demands:
             lanes = [int(lane) for queue in demand.lanes.split(b";") for lane in queue.split(b",")]
-            rows = await self._database.fetch(
-                "peek_lanes", lane_ids=lanes, per_lane=min(demand.budget, PEEK_PER_LANE)
-            )
+            rows = await self._database.fetch("peek_lanes", lane_ids=lanes, per_lane=min(demand.budget, PEEK_PER_LANE))
             found = {row["lane_id"] for row in rows}
             self._matcher.found_empty([lane for lane in lanes if lane not in found])
             rows.sort(key=lambda row: (-row["priority"], row["id"]))

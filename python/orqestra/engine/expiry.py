@@ -6,14 +6,14 @@ the renewal, which then learns that it lost. The sweep has no grace.
 
 from typing import Final
 
-from orqestra.clock import Clock
+from orqestra.engine.core import Core
 from orqestra.engine.leases import Leases
 from orqestra.engine.settlement import Settlement
 from orqestra.log import get_logger
 from orqestra.model.decision import Ending
-from orqestra.model.report import AttemptRef, Report
+from orqestra.model.report import AttemptRef, Reason, Report
 from orqestra.service import Service
-from orqestra.store.database import Database, Row
+from orqestra.store.database import Row
 
 TICK_SECONDS: Final = 1.0
 SWEEP_ROWS: Final = 500
@@ -28,17 +28,9 @@ log = get_logger(__name__)
 class Expiry(Service):
     """Brings back the jobs of workers that are gone."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        database: Database,
-        leases: Leases,
-        settlement: Settlement,
-        *,
-        lease_seconds: float,
-    ) -> None:
-        super().__init__("expiry", clock)
-        self._database = database
+    def __init__(self, core: Core, leases: Leases, settlement: Settlement, *, lease_seconds: float) -> None:
+        super().__init__("expiry", core.clock)
+        self._database = core.database
         self._leases = leases
         self._settlement = settlement
         self._lease_seconds = lease_seconds
@@ -87,5 +79,5 @@ def _report(row: Row) -> Report:
         attempt=AttemptRef(row["id"], row["fence"], row["token"]),
         session_id=row["session_id"],
         ending=Ending.LOST if lost else Ending.RETURNED,
-        reason="worker_lost" if lost else "not_delivered",
+        reason=Reason.WORKER_LOST if lost else Reason.NOT_DELIVERED,
     )

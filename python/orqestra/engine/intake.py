@@ -138,9 +138,7 @@ class Intake(Service):
         placed: list[_Request] = []
         for request in batch:
             try:
-                request.placed = [
-                    PlacedJob(spec=job, lane_id=await self._lanes.find(job)) for job in request.jobs
-                ]
+                request.placed = [PlacedJob(spec=job, lane_id=await self._lanes.find(job)) for job in request.jobs]
                 placed.append(request)
             except OutcomeUnknown as error:
                 request.fail(StorageUnavailable(str(error)))
@@ -205,9 +203,7 @@ class Intake(Service):
         again = [request for request in batch if request.repeatable]
         for request in batch:
             if not request.repeatable:
-                request.fail(
-                    MaybeStored(f"{error}; the jobs may have been stored, look before you submit again")
-                )
+                request.fail(MaybeStored(f"{error}; the jobs may have been stored, look before you submit again"))
         for _ in range(UNKNOWN_TRIES):
             if not again:
                 return

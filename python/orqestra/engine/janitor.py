@@ -2,10 +2,9 @@
 
 from typing import Final
 
-from orqestra.clock import Clock
+from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.service import Service
-from orqestra.store.database import Database
 
 MINUTE_SECONDS: Final = 60.0
 BATCH_ROWS: Final = 1000
@@ -16,9 +15,9 @@ class Janitor(Service):
 
     max_silence_seconds = 180.0
 
-    def __init__(self, clock: Clock, database: Database, lanes: Lanes) -> None:
-        super().__init__("janitor", clock)
-        self._database = database
+    def __init__(self, core: Core, lanes: Lanes) -> None:
+        super().__init__("janitor", core.clock)
+        self._database = core.database
         self._lanes = lanes
 
     async def run_once(self) -> float | None:

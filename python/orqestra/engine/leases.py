@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from orqestra.clock import Clock
-from orqestra.engine.pg_clock import PostgresClock
+from orqestra.engine.core import Core
 from orqestra.engine.sessions import Session, Sessions
 from orqestra.service import Service
 from orqestra.store.database import Database
@@ -18,13 +17,13 @@ class Leases(Service):
 
     max_silence_seconds = 5.0
 
-    def __init__(self, clock: Clock, database: Database, sessions: Sessions, pg_clock: PostgresClock) -> None:
-        super().__init__("leases", clock)
+    def __init__(self, core: Core, database: Database, sessions: Sessions) -> None:
+        super().__init__("leases", core.clock)
         self._database = database
         self._sessions = sessions
-        self._pg_clock = pg_clock
+        self._pg_clock = core.pg_clock
         self._steady_since: float | None = None
-        self._renewed_at = clock.monotonic()
+        self._renewed_at = core.clock.monotonic()
 
     def steady_seconds(self) -> float:
         """Return for how long renewals have been committed each second: the outage grace of expiry."""

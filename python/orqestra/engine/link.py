@@ -1,13 +1,13 @@
 """The link to Redis: whether it serves, and what is done when it comes back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from orqestra.clock import Clock
 from orqestra.engine.lanes import Lanes
 from orqestra.log import get_logger
 from orqestra.model.errors import HintsUnavailable
-from orqestra.queue.hints import Cancelled, Changed, Hints, Wake
+from orqestra.queue.hints import Hints
 from orqestra.service import Service
 
 CHECK_SECONDS: Final = 1.0
@@ -63,43 +63,3 @@ class Link(Service):
         log.info("redis serves", lanes=len(self._lanes.ids))
         for call in self._back:
             call()
-
-
-class Messages(Service):
-    """Listens to what other servers publish. A lost message costs at most a second."""
-
-    def __init__(
-        self,
-        clock: Clock,
-        hints: Hints,
-        *,
-        wake_lanes: Callable[[Sequence[int]], None],
-        cancelled: Callable[[], None],
-        changed: Callable[[Sequence[int]], None],
-    ) -> None:
-        super().__init__("messages", clock)
-        self._hints = hints
-        self._wake_lanes = wake_lanes
-        self._cancelled = cancelled
-        self._changed = changed
-
-    async def run_once(self) -> float | None:
-        """Listen until Redis goes away or the service stops."""
-        try:
-            async for message in self._hints.messages(changes=True):
-                self.last_success = self.clock.monotonic()
-                match message:
-                    case Wake():
-                        self._wake_lanes(message.lanes)
-                    case Cancelled():
-                        self._cancelled()
-                    case Changed():
-                        self._changed(message.ids)
-                    case None if self.stopping:
-                        return None
-                    case None:
-                        self.ready.set()
-        except HintsUnavailable:
-            # The link tells; without Redis the loops look for themselves each second.
-            return 1.0
-        return None

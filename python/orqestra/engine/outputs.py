@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from orqestra.clock import Clock
+from orqestra.engine.core import Core
 from orqestra.engine.sessions import Sessions
 from orqestra.log import get_logger
 from orqestra.model.errors import Unavailable
 from orqestra.model.lifecycle import State
 from orqestra.model.report import AttemptRef, OutputPiece
 from orqestra.service import Service
-from orqestra.store.database import Database
 
 PIECES: Final = 64
 AWAY_WAIT_SECONDS: Final = 0.25
@@ -36,9 +35,9 @@ class LiveChunk:
 class Outputs(Service):
     """Stores pieces in batches; a piece is answered once it is committed."""
 
-    def __init__(self, clock: Clock, database: Database, sessions: Sessions) -> None:
-        super().__init__("outputs", clock)
-        self._database = database
+    def __init__(self, core: Core, sessions: Sessions) -> None:
+        super().__init__("outputs", core.clock)
+        self._database = core.database
         self._sessions = sessions
         self._waiting: deque[OutputPiece] = deque()
         self._followers: dict[int, set[asyncio.Queue[LiveChunk]]] = defaultdict(set)
@@ -55,9 +54,7 @@ class Outputs(Service):
                 queue.put_nowait(chunk)
 
     @contextmanager
-    def following(
-        self, job_id: int, session_id: int, attempt: AttemptRef
-    ) -> Iterator[asyncio.Queue[LiveChunk]]:
+    def following(self, job_id: int, session_id: int, attempt: AttemptRef) -> Iterator[asyncio.Queue[LiveChunk]]:
         """Lend a queue of live chunks of an attempt that runs on a session of this server."""
         queue: asyncio.Queue[LiveChunk] = asyncio.Queue(FOLLOWER_CHUNKS)
         self._followers[job_id].add(queue)

@@ -25,14 +25,14 @@ class Refill(Service):
 
     max_silence_seconds = 60.0
 
-    def __init__(self, core: Core, *, window: int, wake_lanes: Callable[[Sequence[int]], None]) -> None:
+    def __init__(self, core: Core, *, window: int) -> None:
         super().__init__("refill", core.clock)
         self._database = core.database
         self._hints = core.hints
         self._link = core.link
         self._pg_clock = core.pg_clock
         self._window = window
-        self._wake_lanes = wake_lanes
+        self.wake_lanes: Callable[[Sequence[int]], None] = _nobody
         self._partial: dict[int, str] = {}
         self._horizon_due = True
         self._loaded_at = core.clock.monotonic()
@@ -70,16 +70,14 @@ class Refill(Service):
         for at in range(0, len(rows), CHUNK):
             if not await self._hints.add_refill(lane, generation, _pack(rows[at : at + CHUNK])):
                 return
-            self._wake_lanes([lane])
+            self.wake_lanes([lane])
         await self._hints.end_refill(lane, generation, whole=len(rows) < self._window)
-        self._wake_lanes([lane])
+        self.wake_lanes([lane])
         if rows:
             log.debug("lane refilled", lane=lane, hints=len(rows))
 
     async def _load_horizon(self) -> None:
-        rows = await self._database.fetch(
-            "list_delayed", horizon_ms=HORIZON_MS + MARGIN_MS, per_lane=DELAYED_PER_LANE
-        )
+        rows = await self._database.fetch("list_delayed", horizon_ms=HORIZON_MS + MARGIN_MS, per_lane=DELAYED_PER_LANE)
         now_ms = self._pg_clock.now_ms()
         if rows:
             columns = (list(column) for column in zip(*map(tuple, rows), strict=True))
@@ -91,9 +89,11 @@ class Refill(Service):
         self._loaded_at = self.clock.monotonic()
 
 
+def _nobody(_lanes: Sequence[int]) -> None:
+    """The dispatcher is made after the refill, and then stands here."""
+
+
 def _pack(rows: Sequence[Row]) -> bytes:
     ids = [row["id"] for row in rows]
-    entries = outbox.encode(
-        ids, [row["lane_id"] for row in rows], [row["priority"] for row in rows], [0] * len(ids)
-    )
+    entries = outbox.encode(ids, [row["lane_id"] for row in rows], [row["priority"] for row in rows], [0] * len(ids))
     return b"".join(push.ready for push in outbox.drain([entries], 0))

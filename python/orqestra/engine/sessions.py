@@ -10,9 +10,10 @@ from typing import Protocol
 from uuid import UUID
 
 from orqestra._dispatch import Matcher
+from orqestra.engine.core import Core
 from orqestra.log import get_logger
 from orqestra.model.report import AttemptRef, Verdict
-from orqestra.store.database import Database, Row, retry_conflicts
+from orqestra.store.database import Row, retry_conflicts
 
 log = get_logger(__name__)
 
@@ -91,14 +92,12 @@ class Opened:
 class Sessions:
     """The open streams of this server."""
 
-    def __init__(
-        self, database: Database, matcher: Matcher, *, server_id: int, server_name: str, lease_ms: int
-    ) -> None:
+    def __init__(self, core: Core, matcher: Matcher, *, server_name: str, lease_ms: int) -> None:
         self.lease_ms = lease_ms
-        self._database = database
+        self.server_name = server_name
+        self._database = core.database
+        self._server_id = core.server_id
         self._matcher = matcher
-        self._server_id = server_id
-        self._server_name = server_name
         self._open: dict[int, Session] = {}
         self._on_change: list[Callable[[], None]] = []
 
@@ -136,9 +135,7 @@ class Sessions:
         self._matcher.open_session(session_id, greeting.slots, list(greeting.queues), list(greeting.labels))
         self._matcher.hold(session_id, sum((ref.job_id, ref.fence) in kept for ref in greeting.held))
         revoke = tuple(ref for ref in greeting.held if (ref.job_id, ref.fence) not in kept)
-        log.info(
-            "session opened", session=session_id, worker=greeting.name, kept=len(kept), revoked=len(revoke)
-        )
+        log.info("session opened", session=session_id, worker=greeting.name, kept=len(kept), revoked=len(revoke))
         self._changed()
         return Opened(session=session, revoke=revoke)
 
@@ -177,9 +174,7 @@ class Sessions:
             newest = await statements.fetch_one("newest_session", worker_id=greeting.worker_id)
             if newest is not None and newest["number"] is not None and newest["number"] >= greeting.number:
                 return None
-            await statements.fetch(
-                "replace_sessions", worker_id=greeting.worker_id, incarnation=greeting.incarnation
-            )
+            await statements.fetch("replace_sessions", worker_id=greeting.worker_id, incarnation=greeting.incarnation)
             row = await statements.fetch_one(
                 "open_session",
                 worker_id=greeting.worker_id,
@@ -187,7 +182,7 @@ class Sessions:
                 number=greeting.number,
                 name=greeting.name,
                 server_id=self._server_id,
-                server_name=self._server_name,
+                server_name=self.server_name,
                 slots=greeting.slots,
                 queues=list(greeting.queues),
                 labels=list(greeting.labels),

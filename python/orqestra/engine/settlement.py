@@ -21,7 +21,7 @@ from orqestra.model import limits
 from orqestra.model.decision import Ending
 from orqestra.model.errors import Unavailable
 from orqestra.model.lifecycle import State
-from orqestra.model.report import Report, Verdict
+from orqestra.model.report import Reason, Report, Verdict
 from orqestra.service import Service
 from orqestra.store.database import retry_conflicts
 from orqestra.store.settling import Settled, Settling
@@ -84,18 +84,14 @@ class Settlement(Service):
     async def _settle(self, batch: list[Report]) -> None:
         plain = [report for report in batch if report.ending is Ending.SUCCEEDED]
         done = await self._complete(plain) if plain else set()
-        rest = [
-            report for report in batch if _name(report) not in done or report.ending is not Ending.SUCCEEDED
-        ]
+        rest = [report for report in batch if _name(report) not in done or report.ending is not Ending.SUCCEEDED]
         for at in range(0, len(rest), SLOW_BATCH):
             await self._settle_slowly(rest[at : at + SLOW_BATCH], wait_for_locks=True)
 
     async def _complete(self, reports: list[Report]) -> set[tuple[int, int]]:
         """Complete plain jobs; returns those that were, the others go the slow way."""
         try:
-            rows = await self._database.fetch(
-                "settle_completed", running=State.RUNNING, **_completed_columns(reports)
-            )
+            rows = await self._database.fetch("settle_completed", running=State.RUNNING, **_completed_columns(reports))
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             return await self._bisect(reports, error)
         done = {(row["id"], row["fence"]) for row in rows}
@@ -122,9 +118,7 @@ class Settlement(Service):
         self._answer(reports, settled.verdicts)
         self._changed(settled.changed)
 
-    async def _isolate(
-        self, reports: Sequence[Report], error: asyncpg.PostgresError, *, wait_for_locks: bool
-    ) -> None:
+    async def _isolate(self, reports: Sequence[Report], error: asyncpg.PostgresError, *, wait_for_locks: bool) -> None:
         """Find the one result that cannot be stored; it becomes a failure of its job."""
         if len(reports) > 1:
             middle = len(reports) // 2
@@ -132,13 +126,13 @@ class Settlement(Service):
             await self._settle_slowly(reports[middle:], wait_for_locks=wait_for_locks)
             return
         report = reports[0]
-        if report.reason == "result_rejected":
+        if report.reason is Reason.RESULT_REJECTED:
             raise error
         log.error("result rejected", job=report.attempt.job_id, error=str(error))
         rejected = replace(
             report,
             ending=Ending.FAILED,
-            reason="result_rejected",
+            reason=Reason.RESULT_REJECTED,
             error=f"Postgres refuses the result: {error}",
             stdout=b"",
             stderr=b"",

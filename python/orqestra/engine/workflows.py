@@ -6,11 +6,12 @@ from typing import Final
 import orjson
 
 from orqestra.engine.catalog import Catalog
+from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
 from orqestra.model.errors import MaybeStored, OutcomeUnknown
 from orqestra.model.workflow import Definition, first_steps
-from orqestra.store.database import Database, retry_conflicts
+from orqestra.store.database import retry_conflicts
 from orqestra.store.submitting import PlacedJob, Stored, submit_jobs
 
 TRIES: Final = 3
@@ -19,14 +20,12 @@ TRIES: Final = 3
 class Workflows:
     """The runs of workflows."""
 
-    def __init__(
-        self, database: Database, catalog: Catalog, lanes: Lanes, relay: Relay, *, server_id: int
-    ) -> None:
-        self._database = database
+    def __init__(self, core: Core, catalog: Catalog, lanes: Lanes, relay: Relay) -> None:
+        self._database = core.database
+        self._server_id = core.server_id
         self._catalog = catalog
         self._lanes = lanes
         self._relay = relay
-        self._server_id = server_id
 
     async def trigger(self, name: str, key: str | None) -> int:
         """Store a run with its first steps in one transaction and return its id, the first one of the key.

@@ -193,9 +193,7 @@ def _syntax_error(source: str, content: str, error: yaml.MarkedYAMLError) -> Inv
     if "cannot start any token" in found and mark:
         character = lines[index][mark.column : mark.column + 1]
         tab = character == "\t"
-        hint = (
-            _HINTS["tab character"] if tab else f"a value cannot begin with {character!r}; write it in quotes"
-        )
+        hint = _HINTS["tab character"] if tab else f"a value cannot begin with {character!r}; write it in quotes"
     return InvalidDefinition(source, index + 1, _one_line(f"is not YAML: {hint or found}"))
 
 

@@ -15,6 +15,20 @@ class AttemptRef:
     token: int
 
 
+class Reason(StrEnum):
+    """Why an attempt ended. The first six are a worker's words, the others a server's."""
+
+    EXITED = "exited"
+    SIGNALLED = "signalled"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    SPAWN_FAILED = "spawn_failed"
+    RETURNED = "returned"
+    NOT_DELIVERED = "not_delivered"
+    WORKER_LOST = "worker_lost"
+    RESULT_REJECTED = "result_rejected"
+
+
 class Verdict(StrEnum):
     """What became of a reported result."""
 
@@ -34,7 +48,7 @@ class Report:
     attempt: AttemptRef
     session_id: int
     ending: Ending
-    reason: str
+    reason: Reason
     exit_code: int | None = None
     exit_signal: int | None = None
     error: str | None = None

@@ -30,9 +30,7 @@ def connect(settings: Settings) -> Redis:
     }
     address = settings.redis_address
     if isinstance(address, SocketPath):
-        pool = BlockingConnectionPool(
-            connection_class=UnixDomainSocketConnection, path=str(address.path), **common
-        )
+        pool = BlockingConnectionPool(connection_class=UnixDomainSocketConnection, path=str(address.path), **common)
     else:
         pool = BlockingConnectionPool(
             connection_class=Connection,

@@ -76,9 +76,7 @@ class Hints:
         ]
         return bool(await self._run("push", arguments) == 1)
 
-    async def take(
-        self, number: int, now_ms: int, *, done: Iterable[int], demands: Sequence[Demand]
-    ) -> Take | None:
+    async def take(self, number: int, now_ms: int, *, done: Iterable[int], demands: Sequence[Demand]) -> Take | None:
         """Take hints for each demand; the same number again gives the same. None: the epoch is missing."""
         fields = " ".join(self._field(take) for take in done)
         arguments: list[Any] = [self._field(number), now_ms, fields, max(1, self._window // 4), PROMOTE_HINTS]

@@ -110,7 +110,7 @@ def worker(row: Row) -> jobs_pb2.Worker:
         name=row["name"],
         session_id=row["id"],
         slots=row["slots"],
-        running=row["running"],
+        running=row["running_jobs"],
         queues=row["queues"],
         labels=label_map(row["labels"]),
         server=row["server_name"],

@@ -1,13 +1,12 @@
 """The service of clients: submit, read, cancel, retry, watch."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import grpc
 
-from orqestra.clock import Clock
 from orqestra.engine.cancels import Cancelled, Cancels
+from orqestra.engine.core import Core
 from orqestra.engine.intake import Intake
 from orqestra.engine.outputs import Outputs
 from orqestra.engine.watch import LOOK_SECONDS, Watch
@@ -16,43 +15,31 @@ from orqestra.model.errors import InvalidInput, MaybeStored, OrqestraError, Over
 from orqestra.model.lifecycle import TERMINAL, State
 from orqestra.rpc import decode, encode, output, reading
 from orqestra.rpc.statuses import NOT_STORED, Context, as_status, status_of
-from orqestra.store.database import Database
 from orqestra.v1 import jobs_pb2, jobs_pb2_grpc
 
 OUTCOME: Final = jobs_pb2.CancelledJob
 
 
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """The parts of the engine that clients reach."""
-
-    clock: Clock
-    database: Database
-    intake: Intake
-    cancels: Cancels
-    watch: Watch
-    outputs: Outputs
-
-
 class JobsService(jobs_pb2_grpc.JobsServicer):
     """Jobs, as jobs.proto describes them."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, *, core: Core, intake: Intake, cancels: Cancels, watch: Watch, outputs: Outputs) -> None:
+        self._clock = core.clock
+        self._database = core.database
+        self._intake = intake
+        self._cancels = cancels
+        self._watch = watch
+        self._outputs = outputs
 
     async def Submit(self, request: jobs_pb2.SubmitRequest, context: Context) -> jobs_pb2.SubmitResponse:
         async with as_status(context):
             spec = decode.job_spec(request.job)
-            [job_id] = await self._engine.intake.submit([spec])
+            [job_id] = await self._intake.submit([spec])
             return jobs_pb2.SubmitResponse(id=job_id)
 
-    async def SubmitBatch(
-        self, request: jobs_pb2.SubmitBatchRequest, context: Context
-    ) -> jobs_pb2.SubmitBatchResponse:
+    async def SubmitBatch(self, request: jobs_pb2.SubmitBatchRequest, context: Context) -> jobs_pb2.SubmitBatchResponse:
         async with as_status(context):
-            return jobs_pb2.SubmitBatchResponse(
-                ids=await self._engine.intake.submit(decode.job_specs(request.jobs))
-            )
+            return jobs_pb2.SubmitBatchResponse(ids=await self._intake.submit(decode.job_specs(request.jobs)))
 
     async def SubmitStream(
         self, requests: AsyncIterator[jobs_pb2.SubmitStreamRequest], context: Context
@@ -63,67 +50,55 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:
         async with as_status(context):
-            return await reading.whole_job(
-                self._engine.database, request.id, with_output=not request.without_output
-            )
+            return await reading.whole_job(self._database, request.id, with_output=not request.without_output)
 
-    async def ListJobs(
-        self, request: jobs_pb2.ListJobsRequest, context: Context
-    ) -> jobs_pb2.ListJobsResponse:
+    async def ListJobs(self, request: jobs_pb2.ListJobsRequest, context: Context) -> jobs_pb2.ListJobsResponse:
         async with as_status(context):
-            return await reading.page_of_jobs(self._engine.database, request)
+            return await reading.page_of_jobs(self._database, request)
 
-    async def CancelJob(
-        self, request: jobs_pb2.CancelJobRequest, context: Context
-    ) -> jobs_pb2.CancelJobResponse:
+    async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.CancelJobResponse:
         async with as_status(context):
             if not 1 <= len(request.ids) <= limits.CANCEL_JOBS:
                 raise InvalidInput("ids", f"{len(request.ids)} ids; 1 to {limits.CANCEL_JOBS} are allowed")
-            cancelled = await self._engine.cancels.cancel(request.ids)
+            cancelled = await self._cancels.cancel(request.ids)
             return jobs_pb2.CancelJobResponse(jobs=map(_cancelled, cancelled))
 
     async def RetryJob(self, request: jobs_pb2.RetryJobRequest, context: Context) -> jobs_pb2.Job:
         async with as_status(context):
-            await self._engine.cancels.retry(request.id)
-            return await reading.whole_job(self._engine.database, request.id, with_output=False)
+            await self._cancels.retry(request.id)
+            return await reading.whole_job(self._database, request.id, with_output=False)
 
-    async def WatchJob(
-        self, request: jobs_pb2.WatchJobRequest, context: Context
-    ) -> AsyncIterator[jobs_pb2.Job]:
+    async def WatchJob(self, request: jobs_pb2.WatchJobRequest, context: Context) -> AsyncIterator[jobs_pb2.Job]:
         async with as_status(context):
-            with self._engine.watch.watching(request.id) as event:
+            with self._watch.watching(request.id) as event:
                 seen: tuple[str, int, bool] | None = None
                 while True:
                     event.clear()
-                    row = await reading.find_job(self._engine.database, request.id)
+                    row = await reading.find_job(self._database, request.id)
                     now = (row["state"], row["fence"], row["cancel_requested_at"] is not None)
                     if now != seen:
                         seen = now
                         yield encode.job_summary(row)
                     if row["state"] in TERMINAL:
                         return
-                    await self._engine.clock.wait(event, LOOK_SECONDS)
+                    await self._clock.wait(event, LOOK_SECONDS)
 
     async def GetOutput(
         self, request: jobs_pb2.GetOutputRequest, context: Context
     ) -> AsyncIterator[jobs_pb2.OutputChunk]:
         async with as_status(context):
-            reader = output.OutputReader(
-                self._engine.clock, self._engine.database, self._engine.outputs, self._engine.watch
-            )
+            reader = output.OutputReader(self._clock, self._database, self._outputs, self._watch)
             async for chunk in reader.read(request):
                 yield chunk
 
-    async def ListWorkers(
-        self, request: jobs_pb2.ListWorkersRequest, context: Context
-    ) -> jobs_pb2.ListWorkersResponse:
+    async def ListWorkers(self, request: jobs_pb2.ListWorkersRequest, context: Context) -> jobs_pb2.ListWorkersResponse:
         async with as_status(context):
-            rows = await self._engine.database.fetch("list_workers")
+            rows = await self._database.fetch("list_workers")
             return jobs_pb2.ListWorkersResponse(workers=map(encode.worker, rows))
 
     async def _submit_numbered(self, request: jobs_pb2.SubmitStreamRequest) -> jobs_pb2.SubmitStreamResponse:
         try:
-            ids: Sequence[int] = await self._engine.intake.submit(decode.job_specs(request.jobs))
+            ids: Sequence[int] = await self._intake.submit(decode.job_specs(request.jobs))
         except OrqestraError as error:
             return jobs_pb2.SubmitStreamResponse(number=request.number, refusal=_refusal(error))
         return jobs_pb2.SubmitStreamResponse(number=request.number, ids=ids)

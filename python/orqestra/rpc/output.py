@@ -93,9 +93,7 @@ class OutputReader:
     async def _still(self, row: Row) -> bool:
         now = await reading.find_job(self._database, row["id"])
         return bool(
-            now["state"] == State.RUNNING
-            and now["fence"] == row["fence"]
-            and now["session_id"] == row["session_id"]
+            now["state"] == State.RUNNING and now["fence"] == row["fence"] and now["session_id"] == row["session_id"]
         )
 
     async def _read_attempt(self, job_id: int, fence: int) -> AsyncIterator[jobs_pb2.OutputChunk]:
@@ -141,9 +139,7 @@ class OutputReader:
         chunks = []
         for at in range(skip, len(data), limits.OUTPUT_CHUNK_BYTES):
             part = data[at : at + limits.OUTPUT_CHUNK_BYTES]
-            chunks.append(
-                jobs_pb2.OutputChunk(fence=self._fence, stream=stream, offset=offset + at, data=part)
-            )
+            chunks.append(jobs_pb2.OutputChunk(fence=self._fence, stream=stream, offset=offset + at, data=part))
         self._sent[stream] = max(self._sent[stream], offset + len(data))
         return chunks
 

@@ -63,8 +63,11 @@ async def page_of_jobs(database: Database, request: jobs_pb2.ListJobsRequest) ->
     assert row is not None
     ids: Sequence[int] = row["ids"] or ()
     summaries = await database.fetch("get_summaries", ids=ids) if ids else []
+    return jobs_pb2.ListJobsResponse(jobs=map(encode.job_summary, summaries), next=_next_page(row, ids, page))
+
+
+def _next_page(row: Row, ids: Sequence[int], page: int) -> int:
+    """Return where the next page begins: after the last job shown, or the last row looked at; 0 at the end."""
     if len(ids) == page:
-        following = ids[-1]
-    else:
-        following = row["last_seen"] if row["seen"] == limits.PAGE_SCANNED_ROWS else 0
-    return jobs_pb2.ListJobsResponse(jobs=map(encode.job_summary, summaries), next=following)
+        return ids[-1]
+    return row["last_seen"] if row["seen"] == limits.PAGE_SCANNED_ROWS else 0

@@ -6,13 +6,20 @@ from orqestra.model import limits
 from orqestra.model.decision import Ending
 from orqestra.model.errors import InvalidInput
 from orqestra.model.job import check_range
-from orqestra.model.report import AttemptRef, OutputPiece, Report
+from orqestra.model.report import AttemptRef, OutputPiece, Reason, Report
 from orqestra.v1 import jobs_pb2, worker_pb2
 
-REASONS: Final = frozenset(
-    {"exited", "signalled", "timeout", "cancelled", "spawn_failed", "returned", "noop"}
-)
-RETURNED: Final = "returned"
+FROM_WORKERS: Final = {
+    str(reason): reason
+    for reason in (
+        Reason.EXITED,
+        Reason.SIGNALLED,
+        Reason.TIMEOUT,
+        Reason.CANCELLED,
+        Reason.SPAWN_FAILED,
+        Reason.RETURNED,
+    )
+}
 ERROR_CHARS: Final = 2000
 STREAMS: Final = (jobs_pb2.STREAM_STDOUT, jobs_pb2.STREAM_STDERR)
 
@@ -34,7 +41,7 @@ def returned(session_id: int, message: worker_pb2.AssignNack) -> list[Report]:
             attempt=attempt_ref(attempt),
             session_id=session_id,
             ending=Ending.RETURNED,
-            reason=RETURNED,
+            reason=Reason.RETURNED,
             error=_text(message.reason) or None,
         )
         for attempt in message.attempts
@@ -57,7 +64,8 @@ def piece(session_id: int, message: worker_pb2.StoreOutput) -> OutputPiece:
 
 
 def _report(session_id: int, result: worker_pb2.Result) -> Report:
-    if result.reason not in REASONS:
+    reason = FROM_WORKERS.get(result.reason)
+    if reason is None:
         raise InvalidInput("result.reason", f"{result.reason[:64]!r} is not known")
     for name, size in (("stdout", len(result.stdout)), ("stderr", len(result.stderr))):
         check_range(f"result.{name}", size, 0, limits.OUTPUT_INLINE_BYTES)
@@ -65,7 +73,7 @@ def _report(session_id: int, result: worker_pb2.Result) -> Report:
         attempt=attempt_ref(result.attempt),
         session_id=session_id,
         ending=_ending(result),
-        reason=result.reason,
+        reason=reason,
         exit_code=result.exit_code if result.HasField("exit_code") else None,
         exit_signal=result.exit_signal if result.HasField("exit_signal") else None,
         error=_text(result.error) or None,
@@ -82,7 +90,7 @@ def _report(session_id: int, result: worker_pb2.Result) -> Report:
 
 
 def _ending(result: worker_pb2.Result) -> Ending:
-    if result.reason == RETURNED:
+    if result.reason == Reason.RETURNED:
         return Ending.RETURNED
     return Ending.SUCCEEDED if result.ok else Ending.FAILED
 

@@ -61,17 +61,13 @@ class GrpcServer:
         try:
             port: int = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise BadSettings(
-                f"GRPC_ADDR={address!r} cannot be listened on: it is in use or not ours"
-            ) from error
+            raise BadSettings(f"GRPC_ADDR={address!r} cannot be listened on: it is in use or not ours") from error
         await self._server.start()
         return port
 
     async def set_serving(self, *, serving: bool) -> None:
         """Tell the health service, for the server as a whole and each of its services."""
-        status = (
-            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *(service.full_name for service in SERVICES)):
             await self._health.set(name, status)
 
@@ -84,6 +80,4 @@ class GrpcServer:
 def _check_roles() -> None:
     methods = {f"/{service.full_name}/{method}" for service in SERVICES for method in service.methods_by_name}
     if methods != ROLES.keys():
-        raise AssertionError(
-            f"RPCs without a role, or roles without an RPC: {sorted(methods ^ ROLES.keys())}"
-        )
+        raise AssertionError(f"RPCs without a role, or roles without an RPC: {sorted(methods ^ ROLES.keys())}")

@@ -7,7 +7,6 @@ as few messages as it can. Beats have a place of their own, so that they never w
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -62,9 +61,7 @@ class StreamPeer:
         self._number += 1
         self._queue(
             worker_pb2.ServerMessage(
-                assign=worker_pb2.Assign(
-                    number=self._number, jobs=[_assignment(job, previous) for job in jobs]
-                )
+                assign=worker_pb2.Assign(number=self._number, jobs=[_assignment(job, previous) for job in jobs])
             )
         )
 
@@ -117,9 +114,7 @@ class StreamPeer:
     def acknowledge(self, up_to: int) -> None:
         """Note that the worker has accepted every Assign up to this number."""
         if not self._acknowledged <= up_to <= self._number:
-            raise InvalidInput(
-                "assign_ack.up_to", f"{up_to}; {self._acknowledged} to {self._number} are allowed"
-            )
+            raise InvalidInput("assign_ack.up_to", f"{up_to}; {self._acknowledged} to {self._number} are allowed")
         self._acknowledged = up_to
         while self._sent_at and self._sent_at[0][0] <= up_to:
             self._sent_at.popleft()
@@ -164,31 +159,23 @@ class StreamPeer:
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerEngine:
-    """The parts of the engine that workers reach."""
-
-    clock: Clock
-    sessions: Sessions
-    dispatcher: Dispatcher
-    settlement: Settlement
-    outputs: Outputs
-    server_name: str
-
-
 class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
     """The stream that worker.proto describes. docs/protocol.md has the rules."""
 
-    def __init__(self, engine: WorkerEngine) -> None:
-        self._engine = engine
+    def __init__(
+        self, *, clock: Clock, sessions: Sessions, dispatcher: Dispatcher, settlement: Settlement, outputs: Outputs
+    ) -> None:
+        self._clock = clock
+        self._sessions = sessions
+        self._dispatcher = dispatcher
+        self._settlement = settlement
+        self._outputs = outputs
 
     async def Work(self, _requests: Any, context: Context) -> None:
         async with as_status(context):
-            peer = StreamPeer(self._engine.clock)
+            peer = StreamPeer(self._clock)
             session = await self._greet(context, peer)
-            reader = asyncio.create_task(
-                self._read(session, peer, context), name=f"read session {session.id}"
-            )
+            reader = asyncio.create_task(self._read(session, peer, context), name=f"read session {session.id}")
             try:
                 await self._write(peer, context)
             finally:
@@ -199,11 +186,11 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
     async def _greet(self, context: Context, peer: StreamPeer) -> Session:
         message = await self._first_message(context)
         greeting = _greeting(message)
-        opened = await self._engine.sessions.open(greeting, peer)
+        opened = await self._sessions.open(greeting, peer)
         if opened is None:
             raise Refused(f"worker {greeting.worker_id} has a newer stream than number {greeting.number}")
-        peer.welcome(opened, server=self._engine.server_name, lease_ms=self._engine.sessions.lease_ms)
-        self._engine.dispatcher.wake()
+        peer.welcome(opened, server=self._sessions.server_name, lease_ms=self._sessions.lease_ms)
+        self._dispatcher.wake()
         return opened.session
 
     async def _first_message(self, context: Context) -> worker_pb2.WorkerMessage:
@@ -236,23 +223,23 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             case "beat":
                 check_range("beat.slots", message.beat.slots, 0, limits.SLOTS_MAX)
                 session.beat = message.beat.seq
-                self._engine.sessions.set_slots(session, message.beat.slots)
+                self._sessions.set_slots(session, message.beat.slots)
             case "results":
                 reports = results.reports(session.id, message.results)
-                self._engine.settlement.settle(reports)
-                self._engine.dispatcher.finished([session.id] * len(reports))
+                self._settlement.settle(reports)
+                self._dispatcher.finished([session.id] * len(reports))
             case "assign_ack":
                 peer.acknowledge(message.assign_ack.up_to)
             case "assign_nack":
                 reports = results.returned(session.id, message.assign_nack)
-                self._engine.settlement.settle(reports)
-                self._engine.dispatcher.finished([session.id] * len(reports))
+                self._settlement.settle(reports)
+                self._dispatcher.finished([session.id] * len(reports))
             case "store_output":
-                self._engine.outputs.store(results.piece(session.id, message.store_output))
+                self._outputs.store(results.piece(session.id, message.store_output))
             case "live_output":
                 live = message.live_output
                 chunk = LiveChunk(fence=live.fence, stream=live.stream, offset=live.offset, data=live.data)
-                self._engine.outputs.live(live.job_id, chunk)
+                self._outputs.live(live.job_id, chunk)
             case "held":
                 return
             case other:
@@ -270,10 +257,10 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             watchdog.cancel()
 
     async def _leave(self, session: Session, reader: "asyncio.Task[None]") -> None:
-        self._engine.sessions.end(session.id, reason="its stream is over")
+        self._sessions.end(session.id, reason="its stream is over")
         reader.cancel()
         try:
-            await self._engine.sessions.close(session.id)
+            await self._sessions.close(session.id)
         except Unavailable as error:
             log.info("session left to its lease", session=session.id, reason=str(error))
 

@@ -93,6 +93,4 @@ def _steps(run: Row, jobs: list[Row], stored: encode.StoredOutput) -> Iterator[w
         if job is None:
             yield workflows_pb2.RunStep(key=step.key)
         else:
-            yield workflows_pb2.RunStep(
-                key=step.key, job=encode.with_output(encode.job_summary(job), job, stored)
-            )
+            yield workflows_pb2.RunStep(key=step.key, job=encode.with_output(encode.job_summary(job), job, stored))

@@ -1,0 +1,208 @@
+//! The commands that wait for a spawner, and the keys in use.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::command::Command;
+
+/// Keys are below this: the numbers of descriptors are made of them.
+pub const KEY_END: u64 = 1 << 62;
+
+/// Why commands were not taken. None of the batch was.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// The executor is stopped.
+    Stopped,
+    /// This key is too large, or belongs to a command that has not ended.
+    Key(u64),
+}
+
+/// How far a command has come.
+enum Phase {
+    Waiting(Arc<Command>),
+    /// In the hands of a spawner.
+    Launching,
+    Running,
+}
+
+/// What `withdraw` found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// It was waiting and will never start.
+    Withdrawn,
+    /// Too late: a spawner has it and will tell how that went.
+    Launching,
+    /// It runs, or there is no such key.
+    Other,
+}
+
+/// Shared by the caller (`add`), the spawners (`next`) and the reaper (all else).
+#[derive(Default)]
+pub struct Backlog {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    phases: HashMap<u64, Phase>,
+    /// Keys in order of arrival, withdrawn ones included.
+    order: VecDeque<u64>,
+    /// Nothing is taken any more.
+    refusing: bool,
+    /// Spawners end.
+    closed: bool,
+}
+
+impl Backlog {
+    /// Takes a batch, or none of it.
+    pub fn add(&self, commands: &[Arc<Command>]) -> Result<(), StartError> {
+        let mut inner = self.lock();
+        if inner.refusing {
+            return Err(StartError::Stopped);
+        }
+        inner.accept(commands)?;
+        drop(inner);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// The next command to start; waits for one. None: the spawner is to end.
+    pub fn next(&self) -> Option<Arc<Command>> {
+        let mut inner = self.lock();
+        loop {
+            if inner.closed {
+                return None;
+            }
+            if let Some(command) = inner.pop() {
+                return Some(command);
+            }
+            inner = self
+                .changed
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes a waiting command back.
+    pub fn withdraw(&self, key: u64) -> Withdrawal {
+        let mut inner = self.lock();
+        match inner.phases.get(&key) {
+            Some(Phase::Waiting(_)) => {
+                inner.phases.remove(&key);
+                Withdrawal::Withdrawn
+            }
+            Some(Phase::Launching) => Withdrawal::Launching,
+            Some(Phase::Running) | None => Withdrawal::Other,
+        }
+    }
+
+    /// Takes no new commands from now on.
+    pub fn refuse(&self) {
+        self.lock().refusing = true;
+    }
+
+    /// The commands that still wait.
+    pub fn waiting(&self) -> Vec<u64> {
+        self.lock().keys(|phase| matches!(phase, Phase::Waiting(_)))
+    }
+
+    /// The commands in the hands of spawners.
+    pub fn launching(&self) -> Vec<u64> {
+        self.lock().keys(|phase| matches!(phase, Phase::Launching))
+    }
+
+    /// Whether this command was taken and does not run yet.
+    pub fn is_pending(&self, key: u64) -> bool {
+        matches!(
+            self.lock().phases.get(&key),
+            Some(Phase::Waiting(_) | Phase::Launching)
+        )
+    }
+
+    /// A spawner has handed this command over.
+    pub fn launched(&self, key: u64) {
+        self.lock().phases.insert(key, Phase::Running);
+    }
+
+    /// These have ended: their keys are free again.
+    pub fn forget(&self, keys: impl Iterator<Item = u64>) {
+        let mut inner = self.lock();
+        for key in keys {
+            inner.phases.remove(&key);
+        }
+    }
+
+    /// How many commands have been taken and not ended.
+    pub fn len(&self) -> usize {
+        self.lock().phases.len()
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends the spawners.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for `close`, for at most `patience`.
+    pub fn wait_closed(&self, patience: Duration) {
+        // The lock comes back poisoned or not; either way the wait is over.
+        drop(
+            self.changed
+                .wait_timeout_while(self.lock(), patience, |inner| !inner.closed),
+        );
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn accept(&mut self, commands: &[Arc<Command>]) -> Result<(), StartError> {
+        for (position, command) in commands.iter().enumerate() {
+            let phase = Phase::Waiting(Arc::clone(command));
+            let usable = command.key < KEY_END && !self.phases.contains_key(&command.key);
+            if !usable {
+                for taken in &commands[..position] {
+                    self.phases.remove(&taken.key);
+                }
+                return Err(StartError::Key(command.key));
+            }
+            self.phases.insert(command.key, phase);
+        }
+        self.order
+            .extend(commands.iter().map(|command| command.key));
+        Ok(())
+    }
+
+    fn keys(&self, chosen: impl Fn(&Phase) -> bool) -> Vec<u64> {
+        self.phases
+            .iter()
+            .filter(|(_, phase)| chosen(phase))
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
+    fn pop(&mut self) -> Option<Arc<Command>> {
+        while let Some(key) = self.order.pop_front() {
+            let Some(phase) = self.phases.get_mut(&key) else {
+                continue;
+            };
+            if let Phase::Waiting(command) = phase {
+                let command = Arc::clone(command);
+                *phase = Phase::Launching;
+                return Some(command);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,181 @@
+//! Runs commands: starts them, reads their output, ends them, reports how they ended.
+//!
+//! Knows no Python and no jobs; later it moves into a process of its own. Read it in this order:
+//!
+//! - `command`: what is to be run.
+//! - `backlog`: where commands wait for a spawner.
+//! - `spawn`: the spawners, a few threads that live as long as their children (`sys::child` tells
+//!   why and how).
+//! - `mailbox`: what spawners and callers tell the reaper.
+//! - `reaper`: the one thread that owns all running commands, each a `job`.
+//! - `ladder`: how a command is made to end: TERM, KILL, drain.
+//! - `capture`: what is kept of its output.
+//! - `report`: what the caller gets to know.
+//!
+//! Out of reach, for now: descendants that leave the session of their command (`setsid`, double
+//! fork) are neither seen nor killed. They can't hold a slot: their pipes are closed when the drain
+//! is over.
+#![deny(unsafe_code)]
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+mod backlog;
+mod capture;
+mod command;
+mod job;
+mod ladder;
+mod mailbox;
+mod reaper;
+mod report;
+mod spawn;
+#[expect(unsafe_code, reason = "the system calls, and nothing else")]
+mod sys;
+
+pub use backlog::{KEY_END, StartError};
+pub use capture::{Bounds, Output};
+pub use command::Command;
+pub use report::{Exit, Failure, Live, Reason, Reports, Stream};
+pub use sys::process::{Ending, Usage};
+
+use backlog::Backlog;
+use mailbox::{Mailbox, Message};
+use reaper::Reaper;
+use report::Outbox;
+use spawn::Spawner;
+use sys::descriptors;
+
+/// How long `stop` waits for commands that were sent KILL. Longer only if the kernel can't end one.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How an executor is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Threads that start commands.
+    pub spawners: usize,
+    /// What is kept of each output stream.
+    pub bounds: Bounds,
+    /// How long the pipes of a command are read after its main process has ended.
+    pub drain: Duration,
+}
+
+/// Runs commands until it is stopped or dropped.
+pub struct Executor {
+    backlog: Arc<Backlog>,
+    mailbox: Arc<Mailbox>,
+    outbox: Arc<Outbox>,
+}
+
+impl Executor {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The system gives no more threads or descriptors.
+    pub fn new(settings: Settings) -> io::Result<Self> {
+        let Settings {
+            spawners,
+            bounds,
+            drain,
+        } = settings;
+        let backlog = Arc::new(Backlog::default());
+        let mailbox = Arc::new(Mailbox::new()?);
+        let outbox = Arc::new(Outbox::new(bounds.head_bytes + bounds.tail_bytes)?);
+        let executor = Self {
+            backlog,
+            mailbox,
+            outbox,
+        };
+        executor
+            .run_threads(spawners, bounds, drain)
+            .inspect_err(|_| executor.backlog.close())?;
+        Ok(executor)
+    }
+
+    /// A descriptor that is readable while reports wait; valid as long as the executor lives.
+    #[must_use]
+    pub fn fileno(&self) -> RawFd {
+        self.outbox.fileno()
+    }
+
+    /// Takes a batch of commands and returns at once.
+    ///
+    /// # Errors
+    /// The executor is stopped, or a key is in use; then none of the batch was taken.
+    pub fn start(&self, commands: &[Arc<Command>]) -> Result<(), StartError> {
+        self.backlog.add(commands)
+    }
+
+    /// TERM to the groups of these commands, KILL after their grace. Those that have not started
+    /// never will.
+    pub fn cancel(&self, keys: Vec<u64>) {
+        self.mailbox.post(Message::Cancel(keys));
+    }
+
+    /// KILL to the groups of these commands.
+    pub fn kill(&self, keys: Vec<u64>) {
+        self.mailbox.post(Message::Kill(keys));
+    }
+
+    /// Live output of a command from now on, beginning with what is kept of it from these offsets
+    /// on.
+    pub fn follow(&self, key: u64, stdout_offset: u64, stderr_offset: u64) {
+        self.mailbox
+            .post(Message::Follow(key, [stdout_offset, stderr_offset]));
+    }
+
+    /// No more live output of a command.
+    pub fn unfollow(&self, key: u64) {
+        self.mailbox.post(Message::Unfollow(key));
+    }
+
+    /// Takes all reports that wait.
+    #[must_use]
+    pub fn reports(&self) -> Reports {
+        self.outbox.take()
+    }
+
+    /// How many commands were taken and have not been reported as ended.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// Takes no more commands and reports those that wait as cancelled. The threads end with the
+    /// last command.
+    ///
+    /// With `kill`, all groups are sent KILL and their end is awaited, at most five seconds; else
+    /// they go on.
+    pub fn stop(&self, kill: bool) {
+        self.backlog.refuse();
+        self.mailbox.post(Message::Stop(kill));
+        if kill {
+            self.backlog.wait_closed(STOP_PATIENCE);
+        }
+    }
+
+    fn run_threads(&self, spawners: usize, bounds: Bounds, drain: Duration) -> io::Result<()> {
+        let null = Arc::new(descriptors::null()?);
+        for number in 0..spawners {
+            let spawner = Spawner::new(&self.backlog, &self.mailbox, &null)?;
+            thread::Builder::new()
+                .name(format!("spawner-{number}"))
+                .spawn(move || spawner.run())?;
+        }
+        let reaper = Reaper::new(&self.backlog, &self.mailbox, &self.outbox, bounds, drain)?;
+        thread::Builder::new()
+            .name("reaper".into())
+            .spawn(move || reaper.run())?;
+        Ok(())
+    }
+}
+
+impl Drop for Executor {
+    /// KILLs what still runs, without waiting for it.
+    fn drop(&mut self) {
+        self.backlog.refuse();
+        self.mailbox.post(Message::Stop(true));
+    }
+}

@@ -1,0 +1,165 @@
+//! The spawners: threads that take a command from the backlog, start it and hand it to the reaper.
+//!
+//! They live until the last command has ended: the death of a spawner would kill its children.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::backlog::Backlog;
+use super::command::Command;
+use super::mailbox::{Mailbox, Message};
+use super::report::Failure;
+use super::sys::child::{self, Child, Refusal, Stack, Standard, Step};
+use super::sys::{descriptors, process};
+
+/// A command that runs, with the ends of its pipes that we read.
+pub struct Launched {
+    /// What was asked for.
+    pub command: Arc<Command>,
+    /// Its main process.
+    pub child: Child,
+    /// Its standard output.
+    pub stdout: File,
+    /// Its standard error.
+    pub stderr: File,
+    /// When it was executed.
+    pub started: Instant,
+    /// The same, in microseconds of Unix time.
+    pub started_at_us: u64,
+}
+
+/// What one spawner works with.
+pub struct Spawner {
+    backlog: Arc<Backlog>,
+    mailbox: Arc<Mailbox>,
+    null: Arc<OwnedFd>,
+    stack: Stack,
+}
+
+impl Spawner {
+    /// A spawner that has not begun. `null` is the empty input, shared by all commands without one.
+    pub fn new(
+        backlog: &Arc<Backlog>,
+        mailbox: &Arc<Mailbox>,
+        null: &Arc<OwnedFd>,
+    ) -> io::Result<Self> {
+        let (backlog, mailbox, null) = (Arc::clone(backlog), Arc::clone(mailbox), Arc::clone(null));
+        Ok(Self {
+            backlog,
+            mailbox,
+            null,
+            stack: Stack::new()?,
+        })
+    }
+
+    /// Starts commands until the backlog is closed.
+    pub fn run(mut self) {
+        process::block_signals();
+        while let Some(command) = self.backlog.next() {
+            let key = command.key;
+            let message = match self.launch(command) {
+                Ok(launched) => Message::Launched(Box::new(launched)),
+                Err(failure) => Message::Refused(key, failure),
+            };
+            self.mailbox.post(message);
+        }
+    }
+
+    fn launch(&mut self, command: Arc<Command>) -> Result<Launched, Failure> {
+        let program = command.program().map_err(|error| Failure {
+            stage: "command",
+            errno: libc::EINVAL,
+            error,
+        })?;
+        let payload = command
+            .stdin
+            .as_deref()
+            .map(descriptors::memory_file)
+            .transpose();
+        let payload =
+            payload.map_err(|error| refused("stdin", "cannot hold its standard input", &error))?;
+        let pipe = || {
+            descriptors::pipe()
+                .map_err(|error| refused("pipe", "cannot make a pipe for its output", &error))
+        };
+        let ((stdout, to_stdout), (stderr, to_stderr)) = (pipe()?, pipe()?);
+        let stdin = payload.as_ref().unwrap_or(&self.null);
+        let standard = Standard {
+            stdin,
+            stdout: &to_stdout,
+            stderr: &to_stderr,
+        };
+        let child = child::start(&program, &standard, &mut self.stack)
+            .map_err(|refusal| explain(&command, &refusal))?;
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let started_at_us = since_epoch.as_micros() as u64;
+        Ok(Launched {
+            command,
+            child,
+            stdout,
+            stderr,
+            started: Instant::now(),
+            started_at_us,
+        })
+    }
+}
+
+/// A failure of our own preparations.
+pub fn refused(stage: &'static str, what: &str, error: &io::Error) -> Failure {
+    Failure {
+        stage,
+        errno: error.raw_os_error().unwrap_or(libc::EIO),
+        error: format!("{what}: {error}"),
+    }
+}
+
+/// A failure of the child, told with the path that it is about.
+fn explain(command: &Command, refusal: &Refusal) -> Failure {
+    let error = io::Error::from_raw_os_error(refusal.errno);
+    match refusal.step {
+        Step::Fork => refused("fork", "cannot make a process", &error),
+        Step::Setup => refused("setup", "cannot set up its process", &error),
+        Step::Cwd => {
+            let cwd = shown(command.cwd.as_deref().unwrap_or_default());
+            refused(
+                "cwd",
+                &format!("cannot enter the working directory {cwd}"),
+                &error,
+            )
+        }
+        Step::Exec => refused(
+            "exec",
+            &format!("cannot run {}", sought(command, refusal.errno)),
+            &error,
+        ),
+    }
+}
+
+/// The program, and where it was looked for.
+fn sought(command: &Command, errno: i32) -> String {
+    let name = command.argv.first().map_or(&[][..], Vec::as_slice);
+    match (name.contains(&b'/'), errno) {
+        (false, libc::ENOENT | libc::EACCES) => {
+            format!(
+                "{} (looked for in PATH {})",
+                shown(name),
+                shown(command.search_path())
+            )
+        }
+        // A script whose interpreter is missing gives the same error.
+        (true, libc::ENOENT) => format!(
+            "{} (the file, or the interpreter that it names)",
+            shown(name)
+        ),
+        _ => shown(name),
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,25 @@
+//! The system calls of the executor, behind safe functions. All of its `unsafe` lives in this
+//! folder.
+//!
+//! - `descriptors`: pipes, event counters, in-memory files; reading without waiting.
+//! - `poll`: waiting for many descriptors at once.
+//! - `child`: starting a program. The one delicate piece.
+//! - `process`: signals to a group, learning of an end, reaping.
+//!
+//! Linux 5.9 or newer (`close_range`, and waiting by process descriptor).
+
+pub mod child;
+pub mod descriptors;
+pub mod poll;
+pub mod process;
+
+use std::io;
+
+/// The result of a system call that says -1 when it failed.
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

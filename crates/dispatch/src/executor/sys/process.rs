@@ -1,0 +1,133 @@
+//! Signals to a group, learning of an end, reaping.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::checked;
+
+/// What the kernel's count of memory may be off by, besides an eighth.
+const ROUGHLY_KB: u64 = 1024;
+
+/// How a main process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// What a main process and the descendants that it waited for have used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Time in user mode.
+    pub user_us: u64,
+    /// Time in the kernel.
+    pub system_us: u64,
+    /// Peak of resident memory of the largest of them. 0 where the kernel can't tell: see `reap`.
+    pub max_rss_kb: u64,
+}
+
+/// Sends `signal` to every process of the group led by `leader`, which must not have been reaped
+/// yet.
+pub fn signal_group(leader: libc::pid_t, signal: libc::c_int) {
+    // SAFETY: killpg takes two integers. It fails when nobody is left or may be signalled: nothing
+    // to do then.
+    unsafe { libc::killpg(leader, signal) };
+}
+
+/// Whether the process has ended; a zombie stays one.
+pub fn has_ended(process: &OwnedFd) -> bool {
+    // An error means that somebody else has reaped it.
+    look(process).map_or(true, |ending| ending.is_some())
+}
+
+/// Whether the process has ended and was not reaped: its number is still its own.
+pub fn is_zombie(process: &OwnedFd) -> bool {
+    look(process).is_ok_and(|ending| ending.is_some())
+}
+
+/// Reaps the process if it has ended: from here on its number may belong to somebody else. None
+/// where it still lives, or where somebody else has reaped it.
+///
+/// The kernel counts the memory of the *parent* at the moment of exec into the peak of the child, and
+/// it counts roughly: a peak that does not clearly exceed our own is unknown, and given as 0.
+pub fn reap(process: &OwnedFd) -> Option<(Ending, Usage)> {
+    let (ending, mut usage) = wait(process, libc::WEXITED | libc::WNOHANG).ok()?;
+    let own = own_peak_kb();
+    if usage.max_rss_kb <= own + own / 8 + ROUGHLY_KB {
+        usage.max_rss_kb = 0;
+    }
+    ending.map(|ending| (ending, usage))
+}
+
+/// Waits for the end of a process that is certain to come at once, and reaps it.
+pub fn reap_dying(process: &OwnedFd) {
+    while wait(process, libc::WEXITED)
+        .is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+    {}
+}
+
+/// Blocks every signal in the calling thread, for ever: signals are the business of the
+/// interpreter's own threads, and a child that is being started must not run a handler in the
+/// memory it shares with us.
+pub fn block_signals() {
+    let mut all = MaybeUninit::uninit();
+    // SAFETY: sigfillset makes the set whole, pthread_sigmask reads it.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+fn look(process: &OwnedFd) -> io::Result<Option<Ending>> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    wait(process, options).map(|(ending, _)| ending)
+}
+
+/// One `waitid`, in the form of the kernel, which also gives the usage.
+fn wait(process: &OwnedFd, options: libc::c_int) -> io::Result<(Option<Ending>, Usage)> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both buffers outlive the call. Zero is a valid value of either, should the kernel not
+    // write it.
+    let (info, usage) = unsafe {
+        let result = libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            process.as_raw_fd(),
+            info.as_mut_ptr(),
+            options,
+            usage.as_mut_ptr(),
+        );
+        checked(result as libc::c_int)?;
+        (info.assume_init(), usage.assume_init())
+    };
+    // SAFETY: these fields are set by waitid; zero where the process still lives.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    let ending = match (pid, info.si_code) {
+        (0, _) => None,
+        (_, libc::CLD_EXITED) => Some(Ending::Code(status)),
+        _ => Some(Ending::Signal(status)),
+    };
+    let usage = Usage {
+        user_us: microseconds(usage.ru_utime),
+        system_us: microseconds(usage.ru_stime),
+        max_rss_kb: usage.ru_maxrss as u64,
+    };
+    Ok((ending, usage))
+}
+
+fn microseconds(time: libc::timeval) -> u64 {
+    time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64
+}
+
+fn own_peak_kb() -> u64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the buffer outlives the call, and zero is a valid value of it.
+    unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init().ru_maxrss as u64
+    }
+}

@@ -1,0 +1,23 @@
+//! The hot path of Orqestra. This page is the table of contents.
+//!
+//! Pure first: these know no Python, no I/O and no clock, and `cargo test` runs them without an
+//! interpreter. A job meets them in this order.
+//!
+//! 1. [`hint`]: how "this job may be claimable" is written.
+//! 2. [`outbox`]: hints from Postgres to Redis.
+//! 3. [`matcher`]: which session gets which job.
+//! 4. [`backoff`]: when a failed attempt is followed by the next.
+//!
+//! Then [`executor`], which runs the commands of a worker on threads of its own.
+//!
+//! [`error`] is what the pure ones answer to input that breaks their contract. `python` holds the thin
+//! shells that make up `orqestra._dispatch`; it is built with the feature of that name.
+
+pub mod backoff;
+pub mod error;
+pub mod executor;
+pub mod hint;
+pub mod matcher;
+pub mod outbox;
+#[cfg(feature = "python")]
+mod python;

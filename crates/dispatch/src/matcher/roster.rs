@@ -1,0 +1,192 @@
+//! The open sessions and their profiles: who has how much credit, and whose turn it is.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hashbrown::HashMap;
+
+use super::lanes::Lanes;
+use super::profile::{Kind, Profile};
+use super::session::{PREFETCH_WINDOW_MS, Session};
+use crate::error::InvalidInput;
+
+/// All open sessions. A profile lives as long as one of its sessions is open.
+#[derive(Debug, Default)]
+pub struct Roster {
+    pack: bool,
+    sessions: HashMap<i64, Session>,
+    /// By number, which is never used again: a late assignment can't reach another profile.
+    profiles: BTreeMap<u32, Profile>,
+    profile_of_kind: HashMap<Kind, u32>,
+    profiles_made: u32,
+    lately: VecDeque<Finished>,
+    now_ms: i64,
+}
+
+/// Jobs that a session finished and that count towards its prefetch until `expires_ms`.
+#[derive(Debug)]
+struct Finished {
+    expires_ms: i64,
+    session: i64,
+    count: u32,
+}
+
+impl Roster {
+    /// Nobody yet. With `pack`, a session is filled before the next gets anything.
+    pub fn new(pack: bool) -> Self {
+        Self {
+            pack,
+            ..Self::default()
+        }
+    }
+
+    /// Open a session without slots. `lanes` is for a profile that is new.
+    ///
+    /// # Errors
+    /// It is open already.
+    pub fn open(
+        &mut self,
+        session: i64,
+        kind: Kind,
+        lanes: &mut Lanes,
+    ) -> Result<(), InvalidInput> {
+        if self.sessions.contains_key(&session) {
+            return Err(InvalidInput::new(format!(
+                "session: {session} is open already"
+            )));
+        }
+        let number = *self.profile_of_kind.entry(kind).or_insert_with_key(|kind| {
+            let number = self.profiles_made;
+            self.profiles_made += 1;
+            self.profiles
+                .insert(number, Profile::new(kind.clone(), lanes));
+            number
+        });
+        self.profile_mut(number).sessions += 1;
+        self.sessions.insert(session, Session::new(number));
+        Ok(())
+    }
+
+    /// Forget a session.
+    pub fn close(&mut self, session: i64) {
+        self.change(session, |state| state.slots = 0);
+        let Some(closed) = self.sessions.remove(&session) else {
+            return;
+        };
+        self.lately.retain(|finished| finished.session != session);
+        let profile = self.profile_mut(closed.profile);
+        profile.line.retain(|other| *other != session);
+        profile.sessions -= 1;
+        if profile.sessions == 0 {
+            let profile = self.profiles.remove(&closed.profile);
+            profile.and_then(|gone| self.profile_of_kind.remove(&gone.kind));
+        }
+    }
+
+    /// Change a session and what its profile knows of it. Whether it is open.
+    pub fn change(&mut self, session: i64, change: impl FnOnce(&mut Session)) -> bool {
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return false;
+        };
+        let before = state.credits();
+        change(state);
+        let after = state.credits();
+        if before == after {
+            return true;
+        }
+        let joins = after > 0 && !state.in_line;
+        state.in_line |= joins;
+        let (number, pack) = (state.profile, self.pack);
+        let profile = self.profile_mut(number);
+        profile.credits = profile.credits + after as usize - before as usize;
+        if joins && pack {
+            // The session that was filled last is filled up first; the others stay empty.
+            profile.line.push_front(session);
+        } else if joins {
+            profile.line.push_back(session);
+        }
+        true
+    }
+
+    /// One job ended for each entry. Sessions that are not open are passed over.
+    pub fn finished(&mut self, sessions: &[i64], now_ms: i64) {
+        self.advance(now_ms);
+        let expires_ms = self.now_ms.saturating_add(PREFETCH_WINDOW_MS);
+        for run in sessions.chunk_by(|one, next| one == next) {
+            let (session, count) = (run[0], run.len() as u32);
+            let open = self.change(session, |state| {
+                state.outstanding = state.outstanding.saturating_sub(count);
+                state.finished_lately += count;
+            });
+            if open {
+                self.lately.push_back(Finished {
+                    expires_ms,
+                    session,
+                    count,
+                });
+            }
+        }
+    }
+
+    /// Let time pass: finished jobs older than the window no longer count. Time never runs back.
+    pub fn advance(&mut self, now_ms: i64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        while let Some(oldest) = self.lately.pop_front() {
+            if oldest.expires_ms > self.now_ms {
+                self.lately.push_front(oldest);
+                break;
+            }
+            self.change(oldest.session, |state| {
+                state.finished_lately -= oldest.count;
+            });
+        }
+    }
+
+    /// Take one credit of the session whose turn it is in this profile.
+    pub fn take_credit(&mut self, profile: u32) -> Option<i64> {
+        let profile = self.profiles.get_mut(&profile)?;
+        loop {
+            let session = *profile.line.front()?;
+            let state = self
+                .sessions
+                .get_mut(&session)
+                .expect("who stands in line is open");
+            if state.credits() > 0 {
+                state.outstanding += 1;
+                profile.credits -= 1;
+                if !self.pack {
+                    profile.line.rotate_left(1);
+                }
+                return Some(session);
+            }
+            state.in_line = false;
+            profile.line.pop_front();
+        }
+    }
+
+    /// An open session.
+    pub fn session(&self, session: i64) -> Option<&Session> {
+        self.sessions.get(&session)
+    }
+
+    /// How many sessions are open.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The profiles, by number.
+    pub fn profiles(&self) -> &BTreeMap<u32, Profile> {
+        &self.profiles
+    }
+
+    /// All profiles, to change.
+    pub fn profiles_mut(&mut self) -> impl Iterator<Item = &mut Profile> {
+        self.profiles.values_mut()
+    }
+
+    /// A profile that is known to live.
+    pub fn profile_mut(&mut self, number: u32) -> &mut Profile {
+        self.profiles
+            .get_mut(&number)
+            .expect("a profile lives as long as its sessions")
+    }
+}

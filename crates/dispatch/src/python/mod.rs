@@ -1,0 +1,48 @@
+//! `orqestra._dispatch`: shells around the pure modules. They turn columns and bytes into slices and
+//! back, and hold no logic. `python/orqestra/_dispatch.pyi` is their documentation.
+
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "PyO3 makes a new value of each argument and hands it over"
+)]
+
+mod backoff;
+mod executor;
+mod matcher;
+mod outbox;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::error::InvalidInput;
+
+/// From this many rows on, work takes more than about 10 us, and other threads may run meanwhile.
+/// Below, giving up the GIL and getting it back costs more than it gives.
+const DETACH_ROWS: usize = 200;
+
+#[pymodule]
+mod _dispatch {
+    #[pymodule_export]
+    use super::backoff::Backoff;
+    #[pymodule_export]
+    use super::executor::{Command, Executor, Exit, Live};
+    #[pymodule_export]
+    use super::matcher::{Assignment, Demand, Matcher};
+    #[pymodule_export]
+    use super::outbox::{Outbox, Push};
+}
+
+impl From<InvalidInput> for PyErr {
+    fn from(refused: InvalidInput) -> Self {
+        PyValueError::new_err(refused.to_string())
+    }
+}
+
+/// Do work that needs no interpreter, beside other Python threads if it is long.
+fn beside<T: Send>(py: Python<'_>, rows: usize, work: impl FnOnce() -> T + Send) -> T {
+    if rows < DETACH_ROWS {
+        work()
+    } else {
+        py.detach(work)
+    }
+}

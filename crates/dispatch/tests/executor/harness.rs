@@ -1,0 +1,127 @@
+//! An executor, and the reports it has given.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use orqestra_dispatch::executor::{Bounds, Command, Executor, Exit, Live, Settings};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+pub const DRAIN: Duration = Duration::from_millis(300);
+pub const BOUNDS: Bounds = Bounds {
+    head_bytes: 256 * 1024,
+    tail_bytes: 768 * 1024,
+};
+
+/// Runs commands and keeps what was reported.
+pub struct Harness {
+    pub executor: Executor,
+    pub exits: Vec<Exit>,
+    pub live: Vec<Live>,
+}
+
+impl Harness {
+    pub fn new() -> Self {
+        let settings = Settings {
+            spawners: 2,
+            bounds: BOUNDS,
+            drain: DRAIN,
+        };
+        Self {
+            executor: Executor::new(settings).expect("threads and descriptors"),
+            exits: Vec::new(),
+            live: Vec::new(),
+        }
+    }
+
+    pub fn start(&self, command: Command) {
+        self.executor
+            .start(&[Arc::new(command)])
+            .expect("a free key");
+    }
+
+    /// Runs one command to its end.
+    pub fn run(&mut self, command: Command) -> Exit {
+        self.start(command);
+        self.exit()
+    }
+
+    /// The next end.
+    pub fn exit(&mut self) -> Exit {
+        self.until(|harness| !harness.exits.is_empty());
+        self.exits.remove(0)
+    }
+
+    /// Takes reports until `done`.
+    pub fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "no report in time");
+            readable(
+                self.executor.fileno(),
+                deadline.saturating_duration_since(Instant::now()),
+            );
+            let reports = self.executor.reports();
+            self.live.extend(reports.live);
+            self.exits.extend(reports.exits);
+        }
+    }
+
+    /// Follows a command and waits until its standard output begins with `expected`.
+    pub fn see(&mut self, key: u64, expected: &[u8]) {
+        self.executor.follow(key, 0, 0);
+        self.until(|harness| {
+            let seen: Vec<u8> = harness
+                .live
+                .iter()
+                .filter(|live| live.key == key)
+                .flat_map(|live| live.data.clone())
+                .collect();
+            seen.starts_with(expected)
+        });
+    }
+}
+
+/// A command with a plain PATH and no limits.
+pub fn command(argv: &[&str]) -> Command {
+    Command {
+        key: 1,
+        argv: argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
+        env: vec![(b"PATH".to_vec(), b"/usr/bin:/bin".to_vec())],
+        cwd: None,
+        stdin: None,
+        timeout: None,
+        grace: Duration::from_secs(10),
+    }
+}
+
+/// The same, for the shell.
+pub fn shell(script: &str) -> Command {
+    command(&["sh", "-c", script])
+}
+
+/// Whether a process is gone, or only a zombie; waits for that a while.
+pub fn dies(pid: &str) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = status
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.chars().next());
+        if matches!(state, None | Some('Z' | 'X')) {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
+}
+
+fn readable(descriptor: RawFd, patience: Duration) {
+    let mut event = libc::pollfd {
+        fd: descriptor,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one entry, which outlives the call.
+    unsafe { libc::poll(&raw mut event, 1, patience.as_millis() as libc::c_int) };
+}
