@@ -63,6 +63,7 @@ class Parts:
     lanes: Lanes
     sessions: Sessions
     dispatcher: Dispatcher
+    settlement: Settlement
     services: tuple[Service, ...]
     jobs: JobsService
     workflows: WorkflowsService
@@ -96,6 +97,7 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
         lanes=lanes,
         sessions=sessions,
         dispatcher=dispatcher,
+        settlement=settlement,
         services=(leases, core.link, messages, *loops),
         jobs=JobsService(core=core, intake=intake, cancels=cancels, watch=watch, outputs=outputs),
         workflows=WorkflowsService(core.database, catalog, Workflows(core, catalog, lanes, relay), cancels),
@@ -136,6 +138,9 @@ class Server:
         self._http = HttpServer(self._readiness)
         self._stopping = asyncio.Event()
         self._silent: tuple[str, ...] = ()
+        self.serving = asyncio.Event()
+        """Set once both ports are listened on and every loop has had its first step."""
+        self.grpc_port = self.http_port = 0
 
     @property
     def is_stopping(self) -> bool:
@@ -148,25 +153,31 @@ class Server:
 
     async def run(self) -> None:
         """Start everything, serve until `stop`, and end within five seconds without touching a lease."""
-        await self._parts.lanes.load()
-        await self._services.start()
-        await self._services.ready()
-        self.http_port = await self._http.start(self.settings.http_address.listen_host, self.settings.http_address.port)
-        self.grpc_port = await self._grpc.start(self.settings.grpc_address.listen)
-        await self._grpc.set_serving(serving=True)
-        log.info("server ready", grpc=grpc_port, http=http_port, redis=self._parts.link.up)
         try:
+            await self._start()
             while not await self._clock.wait(self._stopping, HEALTH_SECONDS):
                 await self._tell_health()
         finally:
             await self._shut_down()
 
+    async def _start(self) -> None:
+        await self._parts.lanes.load()
+        await self._services.start()
+        await self._services.ready()
+        http_address = self.settings.http_address
+        self.http_port = await self._http.start(http_address.listen_host, http_address.port)
+        self.grpc_port = await self._grpc.start(self.settings.grpc_address.listen)
+        await self._grpc.set_serving(serving=True)
+        log.info("server ready", grpc=self.grpc_port, http=self.http_port, redis=self._parts.link.up)
+        self.serving.set()
+
     async def _shut_down(self) -> None:
+        """No new work, then the results that came in, then the goodbyes: running commands go on."""
         log.info("server stopping")
         self._stopping.set()
-        # No new work, then the results that came in, then the goodbyes: running commands go on.
         await self._grpc.set_serving(serving=False)
         await self._parts.dispatcher.stop(STOP_SECONDS)
+        await self._parts.settlement.stop(STOP_SECONDS)
         self._parts.sessions.end_all("the server stops")
         grpc_stop = asyncio.create_task(self._grpc.stop(GRACE_SECONDS))
         await self._services.stop(STOP_SECONDS - GRACE_SECONDS)

@@ -37,6 +37,8 @@ from orqestra.setting_kinds import (
 DOTENV: Final = Path(".env")
 SLOTS_PER_CPU: Final = 4
 HOUR_SECONDS: Final = 3600
+WORKFLOWS: Final = "workflows"
+EXAMPLES: Final = Path(__file__).parent / "workflows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,11 @@ def _state_dir(environ: Mapping[str, str]) -> str:
     """Return the XDG folder for state. A temporary one would lose the worker's identity at a reboot."""
     base = environ.get("XDG_STATE_HOME", "")
     return os.path.join(base if base.startswith("/") else "~/.local/state", "orqestra")
+
+
+def _workflows_dir(_environ: Mapping[str, str]) -> str:
+    """Return the folder `workflows` beside us, else the one that comes with the package."""
+    return WORKFLOWS if os.path.isdir(WORKFLOWS) else str(EXAMPLES)
 
 
 def _read_from(**declaration: Any) -> dict[str, Variable]:
@@ -180,8 +187,10 @@ class Settings:
         metadata=_read_from(
             name="WORKFLOWS_DIR",
             kind=FOLDER,
-            default="workflows",
-            why="The folder of the workflow files, seen from where the server is started.",
+            default=_workflows_dir,
+            shown_default="workflows, else the examples of the package",
+            why="The folder of the workflow files, seen from where the server is started. Where there is "
+            "none, the examples are there to try.",
         )
     )
     connect_seconds: float = field(

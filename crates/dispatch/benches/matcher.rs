@@ -40,6 +40,7 @@ fn rounds(criterion: &mut Criterion) {
         });
     }
 
+    group.throughput(Throughput::Elements(1));
     group.bench_function(
         "demand of 2000 profiles, 1 lane of 10,000 may have something",
         |bencher| {

@@ -94,7 +94,8 @@ class Dispatcher(Service):
         self._refill.ask(take.partial)
 
     def _pause(self, take: Take, demands: Sequence[Demand]) -> float:
-        if take.promoted or any(take.hints):
+        # Lanes found empty make room in the next demand for others that may have something.
+        if take.promoted or take.empty or any(take.hints):
             return 0
         if take.next_due_ms is None:
             return IDLE_SECONDS

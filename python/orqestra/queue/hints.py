@@ -15,7 +15,7 @@ from orqestra.queue.connection import away_as_error
 PROMOTE_HINTS: Final = 1000
 HORIZON_MS: Final = 10 * 60 * 1000
 FORGOTTEN_MS: Final = 2000
-SUBSCRIBE_WAIT_SECONDS: Final = 1.0
+SUBSCRIBE_WAIT_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)

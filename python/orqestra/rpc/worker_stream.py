@@ -135,8 +135,8 @@ class StreamPeer:
             await self._some.wait()
 
     def written(self, message: worker_pb2.ServerMessage) -> None:
-        """Start the time that the worker has to acknowledge an Assign."""
-        if message.HasField("assign"):
+        """Start the time that the worker has to acknowledge an Assign; it may have done so already."""
+        if message.HasField("assign") and message.assign.number > self._acknowledged:
             self._sent_at.append((message.assign.number, self._clock.monotonic()))
 
     def _queue(self, message: worker_pb2.ServerMessage) -> None:
