@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -34,13 +34,6 @@ def job_summary(row: Row) -> jobs_pb2.Job:
         backoff=jobs_pb2.Backoff(
             base_ms=row["backoff_base_ms"], factor=row["backoff_factor"], cap_ms=row["backoff_cap_ms"]
         ),
-        exit_code=row["exit_code"],
-        exit_signal=row["exit_signal"],
-        reason=row["reason"] or "",
-        error=row["error"] or "",
-        stdout_bytes=row["stdout_bytes"] or 0,
-        stderr_bytes=row["stderr_bytes"] or 0,
-        truncated=row["truncated"] or False,
         worker=row["worker"] or "",
         labels=label_map(row["requires"] or ()),
         tags=row["tags"] or (),
@@ -57,6 +50,8 @@ def job_summary(row: Row) -> jobs_pb2.Job:
         available_at=timestamp(row["available_at"]),
         started_at=timestamp(row["started_at"]),
         finished_at=timestamp(row["finished_at"]),
+        # While an attempt runs, the row still has the end of the one before, which is in `attempts`.
+        **({} if row["state"] == State.RUNNING else _ending(row)),
     )
 
 
@@ -84,8 +79,9 @@ def job_without_output(row: Row, attempts: Iterable[Row]) -> jobs_pb2.Job:
 
 
 def with_output(message: Message, row: Row, stored: StoredOutput) -> Message:
-    """Add the output of the last attempt of a job."""
-    _set_output(message, row, (row["id"], row["fence"]), stored)
+    """Add the output of the last attempt of a job that is not running."""
+    if row["state"] != State.RUNNING:
+        _set_output(message, row, (row["id"], row["fence"]), stored)
     return message
 
 
@@ -136,20 +132,26 @@ def _attempt(row: Row, *, number: int, outcome: str) -> jobs_pb2.Attempt:
         outcome=outcome,
         fence=row["fence"],
         worker=row["worker"] or "",
-        exit_code=row["exit_code"],
-        exit_signal=row["exit_signal"],
-        reason=row["reason"] or "",
-        error=row["error"] or "",
-        stdout_bytes=row["stdout_bytes"] or 0,
-        stderr_bytes=row["stderr_bytes"] or 0,
-        truncated=row["truncated"] or False,
         started_at=timestamp(row["started_at"]),
         finished_at=timestamp(row["finished_at"]),
         wall_us=wall_us,
         user_us=user_us,
         system_us=system_us,
         max_rss_kb=max_rss_kb,
+        **_ending(row),
     )
+
+
+def _ending(row: Row) -> dict[str, Any]:
+    return {
+        "exit_code": row["exit_code"],
+        "exit_signal": row["exit_signal"],
+        "reason": row["reason"] or "",
+        "error": row["error"] or "",
+        "stdout_bytes": row["stdout_bytes"] or 0,
+        "stderr_bytes": row["stderr_bytes"] or 0,
+        "truncated": row["truncated"] or False,
+    }
 
 
 def _set_output(

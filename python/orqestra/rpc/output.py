@@ -36,7 +36,7 @@ class OutputReader:
     async def read(self, request: jobs_pb2.GetOutputRequest) -> AsyncIterator[jobs_pb2.OutputChunk]:
         """Yield chunks: of one attempt, or with `follow` of each one from now until the job ends."""
         if not request.follow:
-            async for chunk in self._read_ended(await self._find(request)):
+            async for chunk in self._read_once(await self._find(request)):
                 yield chunk
             return
         with self._watch.watching(request.id) as changed:
@@ -55,6 +55,13 @@ class OutputReader:
                 else:
                     await self._clock.wait(changed, LOOK_SECONDS)
 
+    async def _read_once(self, row: Row) -> AsyncIterator[jobs_pb2.OutputChunk]:
+        """Yield what there is now: of a running attempt what its worker has of it."""
+        running = "state" in row.keys() and row["state"] == State.RUNNING  # noqa: SIM118  `in` of a Record asks its values
+        chunks = self._follow(row, asyncio.Event(), until_quiet=True) if running else self._read_ended(row)
+        async for chunk in chunks:
+            yield chunk
+
     async def _find(self, request: jobs_pb2.GetOutputRequest) -> Row:
         row = await reading.find_job(self._database, request.id)
         if not request.HasField("fence") or request.fence == row["fence"]:
@@ -70,8 +77,10 @@ class OutputReader:
                 return row
         return None
 
-    async def _follow(self, row: Row, changed: asyncio.Event) -> AsyncIterator[jobs_pb2.OutputChunk]:
-        """Yield live chunks until the attempt is over (or moves to another stream)."""
+    async def _follow(
+        self, row: Row, changed: asyncio.Event, *, until_quiet: bool = False
+    ) -> AsyncIterator[jobs_pb2.OutputChunk]:
+        """Yield live chunks until the attempt is over (or moves to another stream), or until none comes."""
         self._begin(row["fence"])
         attempt = AttemptRef(row["id"], row["fence"], row["token"])
         with self._outputs.following(row["id"], row["session_id"], attempt) as queue:
@@ -83,7 +92,7 @@ class OutputReader:
                 if chunk is not None and chunk.fence == row["fence"]:
                     for piece in self._piece(_stream(chunk), chunk.offset, chunk.data):
                         yield piece
-                elif chunk is None and not await self._still(row):
+                elif chunk is None and (until_quiet or not await self._still(row)):
                     break
             while not queue.empty():
                 chunk = queue.get_nowait()
