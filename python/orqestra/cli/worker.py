@@ -1,0 +1,88 @@
+"""`orqestra worker`: runs jobs until it is told to stop.
+
+Exit codes: 0 drained; 1 results could not be delivered, or the worker could not start; 2 bad input.
+"""
+
+import click
+
+from orqestra.cli.options import SERVER
+from orqestra.cli.parameters import Pair
+from orqestra.model import limits
+from orqestra.model.job import QUEUE_DEFAULT
+
+
+@click.command()
+@click.option(
+    "--slots",
+    type=click.IntRange(1, limits.SLOTS_MAX),
+    help="How many jobs it runs at once.  [default: WORKER_COUNT, else 4 x CPUs]",
+)
+@click.option(
+    "--queue", "queues", multiple=True, metavar="NAME", help="Serve this queue; repeat it for more.  [default: default]"
+)
+@click.option("--label", "labels", multiple=True, type=Pair(), help="What jobs can require; repeat it for more.")
+@click.option("--name", default="", help="Its name for people.  [default: the host's, with a number]")
+@click.option("--server", metavar="HOST:PORT", help="The server to work for; else GRPC_ADDR.")
+@click.option("--state-dir", metavar="DIR", help="Where it keeps its identity; else ORQESTRA_STATE_DIR.")
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(0),
+    help="How long commands may go on once it is told to stop.  [default: ORQESTRA_DRAIN_SECONDS, else 30]",
+)
+@click.pass_context
+def worker(
+    context: click.Context,
+    *,
+    slots: int | None,
+    queues: tuple[str, ...],
+    labels: tuple[tuple[str, str], ...],
+    name: str,
+    server: str | None,
+    state_dir: str | None,
+    drain_seconds: float | None,
+) -> None:
+    """Run a worker.
+
+    It runs the jobs of its queues whose required labels it has, in the directory where it was started.
+    Commands see PATH, HOME, LANG, TZ and TMPDIR of its environment, what ORQESTRA_WORKER_ENV names,
+    what the job brings and ORQESTRA_*; nothing else.
+
+    SIGTERM or SIGINT drains it: what has not started goes back, what runs may end; after the drain time
+    it is ended and goes back too. A second signal ends it at once.
+    """
+    from orqestra.model.job import check_name, check_text, label_list
+
+    queues = tuple(dict.fromkeys(queues)) or (QUEUE_DEFAULT,)
+    for queue in queues:
+        check_name("--queue", queue)
+    if len(queues) > limits.WORKER_QUEUES:
+        raise click.BadParameter(f"{len(queues)} queues; at most {limits.WORKER_QUEUES}", param_hint="--queue")
+    label_list(dict(labels), "--label")
+    if name:
+        check_text("--name", name, limits.NAME_CHARS)
+
+    import uvloop
+
+    from orqestra import log
+    from orqestra.settings import Settings
+    from orqestra.worker.daemon import Worker, WorkerOptions
+
+    settings = Settings.load(
+        worker_slots=slots,
+        state_dir=state_dir,
+        drain_seconds=drain_seconds,
+        grpc_address=server or context.meta.get(SERVER),
+    )
+    log.configure(settings.log_level, settings.log_format)
+    options = WorkerOptions(
+        address=settings.grpc_address.dial,
+        name=name,
+        slots=settings.worker_slots,
+        queues=queues,
+        labels=dict(labels),
+        state_dir=settings.state_dir,
+        drain_seconds=settings.drain_seconds,
+        passed_on=settings.worker_environment,
+    )
+
+    context.exit(uvloop.run(Worker(options).run()))
