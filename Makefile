@@ -1,0 +1,128 @@
+# The verbs of this repository; `make help` lists them. All of them run what `make setup` put into
+# .venv/; those that need it set up by themselves.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+ORQESTRA := $(VENV)/bin/orqestra
+PYTEST := $(PYTHON) -m pytest
+COMPOSE := docker compose
+# The interpreter that .venv is made of: `make setup PYTHON3=python3.13`.
+PYTHON3 := python3
+
+# Present and newer than all that the package is built from: nothing to set up.
+READY := $(VENV)/.ready
+SOURCES := pyproject.toml constraints.txt $(wildcard Cargo.toml Cargo.lock crates/*/Cargo.toml) \
+	$(shell find crates -name '*.rs' -not -path '*/target/*' 2>/dev/null)
+
+# The venv first, because pip looks for maturin on the path.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help setup demo test test-unit test-integration test-property test-e2e test-rust lint check bench \
+	proto docs server worker dev-server dev-worker migrate-up migrate-down migrate-version migrate-create \
+	docker-up docker-down docker-logs docker-ps clean
+
+help: ## List the verbs
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(READY) ## Build the package and install it with all it needs into .venv/
+
+$(READY): $(SOURCES)
+	@command -v cargo > /dev/null || { echo "cargo is missing: install a Rust toolchain (rustup.rs)"; exit 1; }
+	@$(PYTHON3) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt maturin
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-build-isolation --editable '.[dev,embedded]'
+	@touch $@
+	@echo 'Ready: $(ORQESTRA) --help'
+
+demo: setup ## Set up, run a small system in the terminal and watch it work
+	$(PYTHON) -m tools.demo
+
+test: setup test-rust ## Set up and run all tests
+	$(PYTEST)
+
+test-unit: setup ## Run the tests that need no service, and those of the house rules
+	$(PYTEST) tests/unit tests/house
+
+test-integration: setup ## Run the tests on a real Postgres and Redis
+	$(PYTEST) tests/integration
+
+test-property: setup ## Run the tests against oracles and state machines
+	$(PYTEST) tests/property
+
+test-e2e: setup ## Run the tests with real processes
+	$(PYTEST) tests/e2e
+
+test-rust: ## Run the tests of the Rust crate; they need no Python
+	cargo test --quiet --locked
+
+lint: setup ## Check style, types, floors and stubs, without running anything
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PYTHON) -m mypy.stubtest --concise orqestra._dispatch
+	cargo fmt --check
+	cargo clippy --quiet --locked --all-targets -- -D warnings
+	cargo clippy --quiet --locked --all-targets --features python -- -D warnings
+
+check: lint test ## Do exactly what CI does
+
+bench: setup ## Measure, and keep the figures as JSON in benchmarks/results/
+	mkdir -p benchmarks/results
+	$(PYTEST) benchmarks --benchmark-enable --timeout=900 \
+		--benchmark-json=benchmarks/results/$$(date -u +%Y%m%dT%H%M%SZ).json
+
+proto: setup ## Generate the Python code of proto/
+	$(PYTHON) tools/proto.py
+
+docs: setup ## Write the table of settings and .env.example
+	$(PYTHON) tools/settings_docs.py
+
+server: setup ## Run a server on your own Postgres and Redis
+	$(ORQESTRA) server
+
+worker: setup ## Run a worker
+	$(ORQESTRA) worker
+
+dev-server: setup ## Run a server that restarts when a file changes
+	$(VENV)/bin/watchfiles --target-type command '$(ORQESTRA) server' python
+
+dev-worker: setup ## Run a worker that restarts when a file changes
+	$(VENV)/bin/watchfiles --target-type command '$(ORQESTRA) worker' python
+
+migrate-up: setup ## Bring the database to the newest schema
+	$(ORQESTRA) migrate up
+
+migrate-down: setup ## Take back the last migration
+	$(ORQESTRA) migrate down
+
+migrate-version: setup ## Print the version of the database's schema
+	$(ORQESTRA) migrate version
+
+migrate-create: setup ## Begin a pair of migrations: make migrate-create NAME=add_something
+	@test -n "$(NAME)" || { echo "usage: make migrate-create NAME=add_something"; exit 2; }
+	$(ORQESTRA) migrate create "$(NAME)"
+
+docker-up: setup ## Build and start everything in Docker, with passwords of its own
+	$(PYTHON) tools/docker_secrets.py
+	$(COMPOSE) up --build --detach --wait
+
+docker-down: ## Stop what runs in Docker; the data stays
+	$(COMPOSE) down
+
+docker-logs: ## Follow the logs of what runs in Docker
+	$(COMPOSE) logs --follow
+
+docker-ps: ## List what runs in Docker
+	$(COMPOSE) ps
+
+clean: ## Remove all that was built, .venv/ too; data and .env stay
+	rm -rf $(VENV) target dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find python tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f python/orqestra/_dispatch*.so

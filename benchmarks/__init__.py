@@ -1,0 +1,1 @@
+"""Speed, measured: pytest-benchmark suites and load runs. Results as JSON in `results/`."""

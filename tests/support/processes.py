@@ -1,0 +1,29 @@
+"""What tests ask about processes: by pid, and with an end to every wait."""
+
+import asyncio
+import os
+import select
+
+import psutil
+
+
+async def gone(pid: int, seconds: float = 10.0) -> bool:
+    """Wait for the end of a process that need not be our child; False if it outlives `seconds`."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(await asyncio.to_thread(poll.poll, seconds * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """Return the processes that `pid` started, and those that they started; none if it has ended."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

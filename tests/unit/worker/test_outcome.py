@@ -1,0 +1,145 @@
+"""From the end of a command to what is told of it, and how large output is cut."""
+
+import json
+import select
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orqestra._dispatch import Command, Executor, Exit
+from orqestra.model.limits import OUTPUT_CHUNK_BYTES, OUTPUT_HEAD_BYTES, OUTPUT_TAIL_BYTES
+from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT
+from orqestra.v1.worker_pb2 import Assignment, AttemptRef, Result
+from orqestra.worker.outcome import Finished, outcome, pieces
+
+ASSIGNMENT = Assignment(attempt=AttemptRef(job_id=1, fence=1, token=1), timeout_ms=50)
+PATIENCE_SECONDS = 10.0
+
+
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    executor = Executor(head_bytes=OUTPUT_HEAD_BYTES, tail_bytes=OUTPUT_TAIL_BYTES)
+    yield executor
+    executor.stop(kill=True)
+
+
+def run(executor: Executor, script: str, **fields: Any) -> Exit:
+    """Run a command to its end."""
+    defaults: dict[str, Any] = {"key": 1, "argv": [b"/bin/sh", b"-c", script.encode()], "env": []}
+    executor.start([Command(**defaults | fields)])
+    while select.select([executor.fileno()], [], [], PATIENCE_SECONDS)[0]:
+        for report in executor.reports():
+            assert isinstance(report, Exit)
+            return report
+    raise AssertionError("the command did not end")
+
+
+def finished(exit_: Exit, *, returning: bool = False) -> Finished:
+    ended = outcome(exit_, ASSIGNMENT, returning=returning)
+    assert isinstance(ended, Finished)
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("true", Result(ok=True, reason="exited", exit_code=0)),
+        ("exit 7", Result(ok=False, reason="exited", exit_code=7)),
+        ("kill -SEGV $$", Result(ok=False, reason="signalled", exit_signal=11)),
+    ],
+)
+def test_a_command_ends_well_or_not(executor: Executor, script: str, expected: Result) -> None:
+    result = finished(run(executor, script)).result
+
+    assert (result.ok, result.reason) == (expected.ok, expected.reason)
+    for field in ("exit_code", "exit_signal"):
+        assert result.HasField(field) == expected.HasField(field)
+        assert getattr(result, field) == getattr(expected, field)
+
+
+def test_a_timeout_counts_even_if_the_command_then_ends_well(executor: Executor) -> None:
+    exit_ = run(executor, "trap 'exit 0' TERM; while :; do sleep 0.01; done", timeout_ms=50)
+
+    result = finished(exit_).result
+
+    assert (result.ok, result.reason, result.exit_code) == (False, "timeout", 0)
+    assert result.error == "ran longer than its timeout of 50 ms"
+
+
+def test_only_what_the_drain_ended_is_returned(executor: Executor) -> None:
+    ended_by_itself = run(executor, "exit 0")
+    executor.start([Command(key=2, argv=[b"/bin/sleep", b"30"], env=[])])
+    executor.cancel([2])
+    select.select([executor.fileno()], [], [], PATIENCE_SECONDS)
+    (ended_by_us,) = executor.reports()
+    assert isinstance(ended_by_us, Exit)
+
+    assert finished(ended_by_itself, returning=True).result.ok
+    assert finished(ended_by_us, returning=True).result.reason == "returned"
+    assert finished(ended_by_us, returning=False).result.reason == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("fields", "exit_code"),
+    [
+        ({"argv": [b"/nowhere/program"]}, 127),
+        ({"argv": [b"no-such-program"]}, 127),
+        ({"argv": [b"/etc/passwd"]}, 126),
+        ({"argv": [b"/bin/true"], "cwd": b"/nowhere"}, 126),
+        ({"argv": [b"/bin/true", b"x" * 200_000]}, 126),
+        ({"argv": [b"/bin/true", b"a\0b"]}, 126),
+    ],
+)
+def test_a_job_that_cannot_be_run_fails_as_in_a_shell(
+    executor: Executor, fields: dict[str, Any], exit_code: int
+) -> None:
+    result = finished(run(executor, "", **fields)).result
+
+    assert (result.ok, result.reason, result.exit_code) == (False, "spawn_failed", exit_code)
+    assert result.error
+
+
+def test_small_output_travels_and_large_goes_ahead(executor: Executor) -> None:
+    exit_ = run(executor, "head -c 8192 /dev/zero; head -c 8193 /dev/zero >&2", env=[(b"PATH", b"/usr/bin:/bin")])
+
+    ended = finished(exit_)
+
+    assert (len(ended.result.stdout), ended.result.stdout_stored) == (8192, False)
+    assert (len(ended.result.stderr), ended.result.stderr_stored) == (0, True)
+    assert [(piece.stream, piece.offset, len(piece.data)) for piece in ended.ahead] == [(STREAM_STDERR, 0, 8193)]
+
+
+@given(total=st.integers(1, 3 * OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES))
+def test_pieces_are_the_kept_bytes_where_they_were_written(total: int) -> None:
+    kept_bytes = min(total, OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES)
+    head = min(total, OUTPUT_HEAD_BYTES)
+    kept = bytes(kept_bytes)
+
+    cut = pieces(STREAM_STDOUT, kept, total)
+
+    places = [(piece.offset, piece.offset + len(piece.data)) for piece in cut]
+    assert all(0 < end - start <= OUTPUT_CHUNK_BYTES for start, end in places)
+    covered = merged(places)
+    assert covered == ([(0, total)] if kept_bytes == total else [(0, head), (total - OUTPUT_TAIL_BYTES, total)])
+
+
+def test_pieces_put_together_are_what_was_kept() -> None:
+    kept = json.dumps(list(range(100_000))).encode()
+
+    cut = pieces(STREAM_STDOUT, kept, len(kept))
+
+    assert b"".join(piece.data for piece in cut) == kept
+
+
+def merged(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join ranges that meet."""
+    joined: list[tuple[int, int]] = []
+    for start, end in places:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined

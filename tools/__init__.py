@@ -1,0 +1,1 @@
+"""What the Makefile runs and the package does not need."""
