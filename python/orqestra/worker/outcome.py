@@ -1,0 +1,133 @@
+"""From the end of a command to what is told of it. Pure."""
+
+import errno
+from dataclasses import dataclass
+from typing import Final
+
+from orqestra._dispatch import Exit
+from orqestra.model.limits import OUTPUT_CHUNK_BYTES, OUTPUT_HEAD_BYTES, OUTPUT_INLINE_BYTES
+from orqestra.model.report import Reason
+from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT, Stream
+from orqestra.v1.worker_pb2 import Assignment, Result
+
+# As a shell says it: there is no such program; there is one, but it can't be run.
+NOT_FOUND: Final = 127
+NOT_RUNNABLE: Final = 126
+# What the machine lacked, and where it failed before the command was even tried: another worker, or this
+# one later, may do better.
+MACHINE_STAGES: Final = frozenset({"stdin", "pipe", "fork", "setup"})
+SHORTAGES: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """A part of a stream that is stored before the result is sent; `offset` is where the command wrote it."""
+
+    stream: Stream
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """A result, and the output that has to be stored before it."""
+
+    result: Result
+    ahead: tuple[Piece, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HandBack:
+    """Nothing of it ran, and that was not its own fault."""
+
+    reason: str
+
+
+def outcome(exit_: Exit, assignment: Assignment, *, returning: bool) -> Finished | HandBack:
+    """Return what is told of a command that ended. `returning`: it was the drain that ended it."""
+    reason = Reason(exit_.reason)
+    if exit_.stage in MACHINE_STAGES or (exit_.stage == "exec" and exit_.errno in SHORTAGES):
+        return HandBack(reason=f"spawn: {exit_.error}")
+    # "watch": the machine failed, but it had run for a moment: it can't be handed back as if it had not.
+    returned = exit_.stage == "watch" or (returning and reason is Reason.CANCELLED)
+    result = Result(
+        attempt=assignment.attempt,
+        ok=reason is Reason.EXITED and exit_.exit_code == 0,
+        reason=Reason.RETURNED if returned else reason,
+        exit_code=_exit_code(exit_),
+        exit_signal=exit_.signal,
+        error=_error(exit_, assignment),
+        stdout_bytes=exit_.stdout_bytes,
+        stderr_bytes=exit_.stderr_bytes,
+        truncated=exit_.truncated,
+        started_at_us=exit_.started_at_us,
+        wall_us=exit_.wall_us,
+        user_us=exit_.user_us,
+        system_us=exit_.system_us,
+        max_rss_kb=exit_.max_rss_kb,
+    )
+    return Finished(result=result, ahead=_put_output(result, exit_))
+
+
+def failure(assignment: Assignment, exit_code: int, error: str) -> Finished:
+    """Return the result of a job that could not be run by its own fault."""
+    result = Result(attempt=assignment.attempt, reason=Reason.SPAWN_FAILED, exit_code=exit_code, error=error)
+    return Finished(result=result)
+
+
+def cancelled(assignment: Assignment) -> Finished:
+    """Return the result of a job that was cancelled before it was started."""
+    return Finished(result=Result(attempt=assignment.attempt, reason=Reason.CANCELLED))
+
+
+def nothing_done(assignment: Assignment, now_us: int) -> Finished:
+    """Return the result of a `noop` job."""
+    result = Result(attempt=assignment.attempt, ok=True, reason=Reason.EXITED, exit_code=0, started_at_us=now_us)
+    return Finished(result=result)
+
+
+def _exit_code(exit_: Exit) -> int | None:
+    if exit_.reason != Reason.SPAWN_FAILED.value or exit_.stage == "watch":
+        return exit_.exit_code
+    # A working directory that is missing is no missing program.
+    return NOT_FOUND if exit_.errno == errno.ENOENT and exit_.stage == "exec" else NOT_RUNNABLE
+
+
+def _error(exit_: Exit, assignment: Assignment) -> str:
+    if exit_.error is not None:
+        return exit_.error
+    ignored = "; it had to be killed" if exit_.killed else ""
+    if exit_.reason == Reason.TIMEOUT.value:
+        return f"ran longer than its timeout of {assignment.timeout_ms} ms{ignored}"
+    return ""
+
+
+def _put_output(result: Result, exit_: Exit) -> tuple[Piece, ...]:
+    """Put what is small into the result; return the pieces of what is not."""
+    ahead: list[Piece] = []
+    if len(exit_.stdout) <= OUTPUT_INLINE_BYTES:
+        result.stdout = exit_.stdout
+    else:
+        result.stdout_stored = True
+        ahead += pieces(STREAM_STDOUT, exit_.stdout, exit_.stdout_bytes)
+    if len(exit_.stderr) <= OUTPUT_INLINE_BYTES:
+        result.stderr = exit_.stderr
+    else:
+        result.stderr_stored = True
+        ahead += pieces(STREAM_STDERR, exit_.stderr, exit_.stderr_bytes)
+    return tuple(ahead)
+
+
+def pieces(stream: Stream, kept: bytes, total: int) -> list[Piece]:
+    """Cut what was kept of `total` bytes: the head from offset 0, the tail where it was written."""
+    missing = total - len(kept)
+    head_end = OUTPUT_HEAD_BYTES if missing else len(kept)
+    starts = (*range(0, head_end, OUTPUT_CHUNK_BYTES), *range(head_end, len(kept), OUTPUT_CHUNK_BYTES))
+    return [
+        Piece(
+            stream=stream,
+            offset=start if start < head_end else start + missing,
+            data=kept[start : min(end, len(kept))],
+        )
+        for start, end in zip(starts, (*starts[1:], len(kept)), strict=True)
+    ]

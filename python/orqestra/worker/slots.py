@@ -1,0 +1,92 @@
+"""What waits and what runs on a worker. Pure accounting: nothing is started or ended here."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from orqestra.model.job import JobType
+from orqestra.model.report import AttemptRef
+from orqestra.v1.worker_pb2 import Assignment
+
+
+class Fate(Enum):
+    """What is told of a command when it ends."""
+
+    REPORT = auto()
+    RETURN = auto()
+    """The drain ended it: it is handed back, unless it ended by itself."""
+    DROP = auto()
+    """Nothing: the attempt is no longer the worker's."""
+
+
+@dataclass(slots=True)
+class Occupied:
+    """An attempt that has a slot; `fate` may change while it runs."""
+
+    attempt: AttemptRef
+    assignment: Assignment
+    fate: Fate = Fate.REPORT
+
+
+class Slots:
+    """The attempts that wait here, in order, and those that run, by the executor's key.
+
+    `noop` jobs need no slot and wait apart. A revoked command keeps its slot until it has ended.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.running: dict[int, Occupied] = {}
+        self._keys: dict[AttemptRef, int] = {}
+        self._waiting: dict[AttemptRef, Assignment] = {}
+        self._effortless: dict[AttemptRef, Assignment] = {}
+        self._next_key = itertools.count(1)
+
+    def __contains__(self, attempt: AttemptRef) -> bool:
+        return attempt in self._keys or attempt in self._waiting or attempt in self._effortless
+
+    def wait(self, attempt: AttemptRef, assignment: Assignment) -> None:
+        """Put an attempt at the end of those that wait."""
+        queue = self._effortless if assignment.type == JobType.NOOP else self._waiting
+        queue[attempt] = assignment
+
+    def waiting(self) -> Iterator[AttemptRef]:
+        """Yield the attempts that wait."""
+        return itertools.chain(self._effortless, self._waiting)
+
+    def key_of(self, attempt: AttemptRef) -> int | None:
+        """Return the executor's key of an attempt, None if it does not run."""
+        return self._keys.get(attempt)
+
+    def take_effortless(self) -> dict[AttemptRef, Assignment]:
+        """Take all that need no slot."""
+        taken, self._effortless = self._effortless, {}
+        return taken
+
+    def occupy(self) -> list[tuple[int, Occupied]]:
+        """Give the free slots to those that wait longest; return them with their new keys."""
+        free = max(0, self.count - len(self.running))
+        started = []
+        for attempt in list(itertools.islice(self._waiting, free)):
+            key = next(self._next_key)
+            self._keys[attempt] = key
+            self.running[key] = Occupied(attempt, self._waiting.pop(attempt))
+            started.append((key, self.running[key]))
+        return started
+
+    def vacate(self, key: int) -> Occupied:
+        """Give a slot back."""
+        occupied = self.running.pop(key)
+        del self._keys[occupied.attempt]
+        return occupied
+
+    def withdraw(self, attempt: AttemptRef) -> Assignment | None:
+        """Take out an attempt that waits; None if it does not."""
+        return self._waiting.pop(attempt, None) or self._effortless.pop(attempt, None)
+
+    def withdraw_all(self) -> list[AttemptRef]:
+        """Take out all that wait."""
+        withdrawn = list(self.waiting())
+        self._waiting, self._effortless = {}, {}
+        return withdrawn
