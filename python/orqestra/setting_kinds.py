@@ -186,9 +186,7 @@ DATABASE: Final = Kind(
 )
 FOLDER: Final = Kind(allowed="a path", parse=_parse_path)
 NAMES: Final = Kind(allowed="names of variables with commas between them", parse=_parse_names)
-NAMESPACE: Final = Kind(
-    allowed="1 to 64 letters, digits, underscores, dots or hyphens", parse=_parse_namespace
-)
+NAMESPACE: Final = Kind(allowed="1 to 64 letters, digits, underscores, dots or hyphens", parse=_parse_namespace)
 REDIS: Final = Kind(
     allowed=f"HOST:PORT, or unix:///PATH with a path of at most {SOCKET_PATH_BYTES} bytes",
     parse=_parse_redis_address,

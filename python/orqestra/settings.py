@@ -261,9 +261,7 @@ class Settings:
     )
 
     @classmethod
-    def load(
-        cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = DOTENV, **flags: object
-    ) -> Self:
+    def load(cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = DOTENV, **flags: object) -> Self:
         """Return the settings from flags, environment, `.env` and defaults, the earlier ones first.
 
         `flags` are named as the fields; None and empty text count as not given, everywhere. `.env` is
@@ -296,9 +294,7 @@ def variables() -> Iterator[tuple[str, Variable]]:
         yield each.name, each.metadata["variable"]
 
 
-def _value(
-    variable: Variable, sources: Iterable[tuple[str, Mapping[str, str]]], environ: Mapping[str, str]
-) -> object:
+def _value(variable: Variable, sources: Iterable[tuple[str, Mapping[str, str]]], environ: Mapping[str, str]) -> object:
     """Return the checked value of the first source that gives one."""
     for origin, texts in sources:
         text = texts.get(variable.name, "")
@@ -313,8 +309,7 @@ def _parse(variable: Variable, text: str, origin: str) -> object:
         return variable.kind.parse(text)
     except (ValueError, RuntimeError):  # RuntimeError: `~` in a path, and no home directory
         raise BadSettings(
-            f"{variable.name}={variable.show(text)} ({origin}) is not allowed; "
-            f"allowed: {variable.kind.allowed}"
+            f"{variable.name}={variable.show(text)} ({origin}) is not allowed; allowed: {variable.kind.allowed}"
         ) from None
 
 

@@ -30,9 +30,7 @@ PYTHON = sorted(
     if GENERATED not in path.parents
 )
 RUST = sorted((ROOT / "crates").rglob("*.rs"))
-SQL_AND_LUA = sorted(
-    path for pattern in ("*.sql", "*.lua") for path in (ROOT / "python" / "orqestra").rglob(pattern)
-)
+SQL_AND_LUA = sorted(path for pattern in ("*.sql", "*.lua") for path in (ROOT / "python" / "orqestra").rglob(pattern))
 LIFECYCLE = ROOT / "python" / "orqestra" / "model" / "lifecycle.py"
 STATES = {str(state) for states in (State, RunState) for state in states}
 

@@ -96,9 +96,7 @@ def test_every_service_is_checked(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_no_password_is_shipped(name: str) -> None:
-    passwords = {
-        key: text for key, text in SERVICES[name].get("environment", {}).items() if "PASSWORD" in key
-    }
+    passwords = {key: text for key, text in SERVICES[name].get("environment", {}).items() if "PASSWORD" in key}
 
     assert all(REQUIRED.fullmatch(text) for text in passwords.values())
     assert set(REQUIRED.findall(text_of(name))) <= set(SECRETS)
@@ -144,9 +142,7 @@ def test_the_image_has_a_health_check_and_starts_the_command() -> None:
 
 
 def test_all_that_the_image_copies_exists_and_is_not_ignored() -> None:
-    sources = [
-        name for line in instructions("COPY") if not line.startswith("--from=") for name in line.split()[:-1]
-    ]
+    sources = [name for line in instructions("COPY") if not line.startswith("--from=") for name in line.split()[:-1]]
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
 
     assert set(sources) == allowed

@@ -116,10 +116,7 @@ def test_the_tests_of_every_tier_are_run() -> None:
     assert planned("test")[-1].endswith("-m pytest")
     tiers = {path.name for path in (ROOT / "tests").iterdir() if list(path.glob("test_*.py"))}
     own = {
-        tier
-        for verb in VERBS
-        if verb.startswith("test-")
-        for tier in re.findall(r"tests/(\w+)", str(planned(verb)))
+        tier for verb in VERBS if verb.startswith("test-") for tier in re.findall(r"tests/(\w+)", str(planned(verb)))
     }
     assert tiers <= own
 

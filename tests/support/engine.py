@@ -170,7 +170,9 @@ class Engine:
             *(worker.session_id, reason),
         )
 
-    async def claim(self, worker: Worker, *ids: int, token: int = 99, batch_bytes: int = limits.BATCH_BYTES) -> list[Row]:
+    async def claim(
+        self, worker: Worker, *ids: int, token: int = 99, batch_bytes: int = limits.BATCH_BYTES
+    ) -> list[Row]:
         """Claim jobs for a worker; return the rows that were."""
         rows = await self.database.fetch(
             "claim_jobs",
@@ -206,7 +208,8 @@ class Engine:
     async def delay_of(self, job_id: int) -> float:
         """Return in how many seconds a job is due."""
         [row] = await self.sql(
-            "SELECT extract(epoch FROM available_at - clock_timestamp())::float8 AS delay FROM jobs WHERE id = $1", job_id
+            "SELECT extract(epoch FROM available_at - clock_timestamp())::float8 AS delay FROM jobs WHERE id = $1",
+            job_id,
         )
         delay: float = row["delay"]
         return delay

@@ -6,7 +6,7 @@ for is ever cancelled but the call as a whole.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -122,8 +122,14 @@ class RawStream:
         if got.done():
             return got.result()
         got.cancel()
-        ended = f"it ended: {await self._call.code()} {await self._call.details()}" if self._over.is_set() else "it waits"
+        ended = (
+            f"it ended: {await self._call.code()} {await self._call.details()}" if self._over.is_set() else "it waits"
+        )
         raise AssertionError(f"no {kind} within {seconds:g} s, only {self.order}; {ended}")
+
+    def has(self, kind: str) -> bool:
+        """Whether a message of a kind has come and was not asked for yet."""
+        return not self._inboxes[kind].empty()
 
     async def none(self, kind: str, seconds: float) -> None:
         """Return if no message of a kind comes for so long."""
@@ -151,22 +157,13 @@ class RawStream:
         """Send results in one message and return the verdicts in their order."""
         results = list(results)
         await self.send(results=Results(results=results))
-        verdicts: dict[tuple[int, int, int], list[Verdict.ValueType]] = defaultdict(list)
-        for _ in results:
-            while not any(verdicts.get(_name(each.attempt)) for each in results):
-                acks: ResultAcks = await self.next("result_acks")
-                for ack in acks.acks:
-                    verdicts[_name(ack.attempt)].append(ack.verdict)
-            break
-        while sum(map(len, verdicts.values())) < len(results):
-            acks = await self.next("result_acks")
-            for ack in acks.acks:
-                verdicts[_name(ack.attempt)].append(ack.verdict)
-        return [verdicts[_name(each.attempt)].pop(0) for each in results]
+        return await self._verdicts([result.attempt for result in results])
 
-    async def give_back(self, jobs: Iterable[Assignment], reason: str = "draining") -> None:
-        """Hand jobs back before anything of them ran."""
-        await self.send(assign_nack=AssignNack(attempts=[job.attempt for job in jobs], reason=reason))
+    async def give_back(self, jobs: Iterable[Assignment], reason: str = "draining") -> list["Verdict.ValueType"]:
+        """Hand jobs back before anything of them ran, and return the verdicts in their order."""
+        attempts = [job.attempt for job in jobs]
+        await self.send(assign_nack=AssignNack(attempts=attempts, reason=reason))
+        return await self._verdicts(attempts)
 
     async def beat(self, slots: int) -> int:
         """Beat and return the number of the beat."""
@@ -197,6 +194,14 @@ class RawStream:
         await self._over.wait()
         await self._reader
         await self._channel.close()
+
+    async def _verdicts(self, attempts: Sequence[AttemptRef]) -> list["Verdict.ValueType"]:
+        verdicts: defaultdict[tuple[int, int, int], list[Verdict.ValueType]] = defaultdict(list)
+        while sum(map(len, verdicts.values())) < len(attempts):
+            acks: ResultAcks = await self.next("result_acks")
+            for ack in acks.acks:
+                verdicts[_name(ack.attempt)].append(ack.verdict)
+        return [verdicts[_name(attempt)].pop(0) for attempt in attempts]
 
     async def _read(self) -> None:
         try:

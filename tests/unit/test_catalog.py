@@ -100,9 +100,7 @@ async def test_an_edited_file_is_picked_up(tmp_path: Path, catalog: Catalog, clo
     assert command(catalog, "a") == "two"
 
 
-async def test_files_that_come_and_go_are_noticed(
-    tmp_path: Path, catalog: Catalog, clock: ManualClock
-) -> None:
+async def test_files_that_come_and_go_are_noticed(tmp_path: Path, catalog: Catalog, clock: ManualClock) -> None:
     (tmp_path / "a.yaml").write_text(workflow("a"))
     assert list(catalog.refresh().workflows) == ["a"]
 
@@ -113,9 +111,7 @@ async def test_files_that_come_and_go_are_noticed(
     assert list(catalog.refresh().workflows) == ["b"]
 
 
-async def test_a_file_put_in_place_by_rename_is_noticed(
-    tmp_path: Path, catalog: Catalog, clock: ManualClock
-) -> None:
+async def test_a_file_put_in_place_by_rename_is_noticed(tmp_path: Path, catalog: Catalog, clock: ManualClock) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(workflow("a", "one"))
     assert command(catalog, "a") == "one"
@@ -146,9 +142,7 @@ async def test_a_file_that_breaks_offers_nothing_until_mended(
     assert command(catalog, "a") == "again"
 
 
-async def test_unchanged_files_are_not_read_again(
-    tmp_path: Path, catalog: Catalog, clock: ManualClock
-) -> None:
+async def test_unchanged_files_are_not_read_again(tmp_path: Path, catalog: Catalog, clock: ManualClock) -> None:
     (tmp_path / "a.yaml").write_text(workflow("a"))
     first = catalog.get("a")
     await clock.advance(REFRESH_SECONDS)
@@ -235,9 +229,7 @@ def test_what_is_no_file_is_reported(tmp_path: Path, clock: ManualClock, make: o
     listing = Catalog(directory, clock).load()
 
     assert list(listing.workflows) == ["good"]
-    assert [(broken.file, broken.line, broken.problem) for broken in listing.broken] == [
-        ("x.yaml", 0, problem)
-    ]
+    assert [(broken.file, broken.line, broken.problem) for broken in listing.broken] == [("x.yaml", 0, problem)]
 
 
 def test_a_file_that_may_not_be_read_is_reported(
@@ -251,9 +243,7 @@ def test_a_file_that_may_not_be_read_is_reported(
 
     monkeypatch.setattr(os, "open", refuse)
 
-    assert catalog.load().broken == (
-        BrokenFile(file="a.yaml", line=0, problem="cannot be read: Permission denied"),
-    )
+    assert catalog.load().broken == (BrokenFile(file="a.yaml", line=0, problem="cannot be read: Permission denied"),)
 
 
 def test_a_file_name_that_is_no_text_can_be_shown(tmp_path: Path, catalog: Catalog) -> None:

@@ -32,7 +32,7 @@ def job(**fields: object) -> Job:
     message.created_at.FromDatetime(datetime(2030, 1, 31, 18, 30, 0, 120, tzinfo=UTC))
     message.attempts.add(number=1, outcome="failed", exit_code=3, stdout=b"\xff\x00")
     message.attempts.add(outcome="lost")
-    message.MergeFrom(jobs_pb2.Job(**fields))  # type: ignore[arg-type]
+    message.MergeFrom(jobs_pb2.Job(**fields))  # type: ignore[arg-type]  # a name decides the type
     return decode.job(message)
 
 

@@ -17,7 +17,7 @@ from orqestra.cli.entry import run
 from orqestra.cli.failure import EXIT_CODES, ExitCode, exit_code, report, report_unexpected
 from orqestra.model import errors
 
-PYTHON = (sys.executable, "-X", "frozen_modules=on")
+PYTHON = (sys.executable,)
 # The promise is 150 ms for `orqestra --help`. What the bare interpreter takes is the machine's, not ours.
 HELP_SECONDS = 0.150
 HEAVY = ("grpc", "asyncio", "rich", "structlog", "msgspec", "orjson", "orqestra.client", "orqestra.settings")

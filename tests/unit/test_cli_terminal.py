@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from orqestra.cli import terminal
+from orqestra.cli.output import OutputCopy
 from orqestra.cli.terminal import Column, fit, plain, print_block, print_table, style
+from orqestra.client import Chunk, OutputStream
 from orqestra.model.lifecycle import State
 
 COLUMNS = (Column(title="ID", to_right=True), Column(title="STATUS"), Column(title="NAME", shrinks=True))
@@ -76,6 +78,17 @@ def test_widths_fit_or_can_shrink_no_further(widths: list[int], available: int) 
     assert fitted[:2] == widths[:2]
     assert sum(fitted) + 4 <= available or fitted[2] <= terminal.NARROWEST
     assert fitted[2] <= widths[2]
+
+
+def test_what_was_not_kept_is_told(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    copy = OutputCopy()
+    for fence, offset, data in ((1, 0, b"ab"), (1, 2, b"c\xff"), (2, 0, b"d"), (2, 11, b"e")):
+        copy.write(Chunk(fence=fence, stream=OutputStream.STDOUT, offset=offset, data=data))
+    copy.write(Chunk(fence=2, stream=OutputStream.STDERR, offset=0, data=b"error\n"))
+    copy.close()
+    output = capfdbinary.readouterr()
+    assert output.out == b"abc\xffde"
+    assert output.err == b"error\n10 bytes in the middle of the output were not kept.\n"
 
 
 def test_blocks_keep_lines_and_tabs_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,7 @@ def test_a_policy_within_the_limits_is_let_through() -> None:
     policy = RetryPolicy(max_retries=limits.RETRIES_MAX, base_ms=0, factor=1.0, cap_ms=0)
 
     assert check_retry_policy(policy) is policy
-    assert check_retry_policy(RetryPolicy()) == RetryPolicy(
-        max_retries=0, base_ms=1000, factor=2.0, cap_ms=300_000
-    )
+    assert check_retry_policy(RetryPolicy()) == RetryPolicy(max_retries=0, base_ms=1000, factor=2.0, cap_ms=300_000)
 
 
 @pytest.mark.parametrize(

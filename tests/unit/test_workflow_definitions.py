@@ -269,26 +269,20 @@ def test_a_doubling_alias_bomb_is_refused() -> None:
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
 
-    _assert_refused(
-        "\n".join(levels).encode(), 6, "is larger than 1048576 characters with its aliases expanded"
-    )
+    _assert_refused("\n".join(levels).encode(), 6, "is larger than 1048576 characters with its aliases expanded")
 
 
 def test_a_large_payload_is_refused() -> None:
     # each control character is six bytes of JSON
     arguments = ", ".join(["*a"] * 90)
-    content = (
-        f'name: a\nsteps:\n- argv: [/bin/echo, &a "{chr(92)}x01{(chr(92) + "x01") * 4000}", {arguments}]\n'
-    )
+    content = f'name: a\nsteps:\n- argv: [/bin/echo, &a "{chr(92)}x01{(chr(92) + "x01") * 4000}", {arguments}]\n'
 
     _assert_refused(content.encode(), 3, "payload: ")
 
 
 def test_a_message_is_short_and_prints_whatever_the_file_says() -> None:
     with pytest.raises(InvalidDefinition) as caught:
-        parse_definition(
-            "a.yaml", b'name: a\nsteps: [{command: a, env: {"\\e[31m\\n' + b"x" * 9000 + b'": b}}]'
-        )
+        parse_definition("a.yaml", b'name: a\nsteps: [{command: a, env: {"\\e[31m\\n' + b"x" * 9000 + b'": b}}]')
 
     assert caught.value.problem.isprintable()
     assert len(caught.value.problem) <= 303
@@ -383,9 +377,7 @@ _VALUES = st.recursive(
     st.sampled_from(
         [None, True, 0, -1, 10**30, 1.5, float("nan"), float("inf"), "", "a", "5s", "a\0", "\x85", "=", "<<"]
     ),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "max", "A B", "<<"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "max", "A B", "<<"]), inner),
     max_leaves=5,
 )
 

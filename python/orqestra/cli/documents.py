@@ -7,6 +7,7 @@ left out. Bytes are text; where that is not all (not UTF-8), the exact bytes sta
 import base64
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
@@ -90,24 +91,7 @@ def of_cancelled(answers: Sequence[Cancelled]) -> Document:
 
 def of_workers(workers: Sequence[Worker]) -> Document:
     """Return the workers."""
-    return {
-        "workers": [
-            {
-                "id": worker.id,
-                "name": worker.name,
-                "session_id": worker.session_id,
-                "slots": worker.slots,
-                "running": worker.running,
-                "queues": list(worker.queues),
-                "labels": dict(worker.labels),
-                "server": worker.server,
-                "draining": worker.draining,
-                "connected_at": _of_time(worker.connected_at),
-                "lease_expires_at": _of_time(worker.lease_expires_at),
-            }
-            for worker in workers
-        ]
-    }
+    return {"workers": [_of_worker(worker) for worker in workers]}
 
 
 def of_workflows(listing: WorkflowList) -> Document:
@@ -150,6 +134,11 @@ def of_bytes(name: str, data: bytes) -> Document:
             name: data.decode(errors="replace"),
             f"{name}_base64": base64.b64encode(data).decode("ascii"),
         }
+
+
+def _of_worker(worker: Worker) -> Document:
+    times = {"connected_at": _of_time(worker.connected_at), "lease_expires_at": _of_time(worker.lease_expires_at)}
+    return asdict(worker) | times
 
 
 def _of_output(output: Output) -> Document:

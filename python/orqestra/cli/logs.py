@@ -4,9 +4,9 @@ import click
 
 from orqestra.cli.documents import of_bytes, print_document
 from orqestra.cli.options import client_options, wants_json
+from orqestra.cli.output import OutputCopy
 from orqestra.cli.parameters import ID
 from orqestra.cli.session import talk
-from orqestra.cli.wait import write
 from orqestra.client import Client, OutputStream
 
 
@@ -20,6 +20,7 @@ def logs(job_id: int, *, follow: bool) -> None:
     Its stdout goes to stdout, its stderr to stderr: of the latest attempt, unless it is followed.
     """
     parts = {OutputStream.STDOUT: bytearray(), OutputStream.STDERR: bytearray()}
+    copy = OutputCopy()
     as_json = wants_json()
 
     async def operation(client: Client) -> None:
@@ -27,9 +28,10 @@ def logs(job_id: int, *, follow: bool) -> None:
             if as_json:
                 parts[chunk.stream] += chunk.data
             else:
-                write(chunk)
+                copy.write(chunk)
 
     talk(operation)
+    copy.close()
     if as_json:
         texts = [of_bytes(stream.value, bytes(data)) for stream, data in parts.items()]
         print_document({"id": job_id} | texts[0] | texts[1])

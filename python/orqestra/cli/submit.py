@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -33,16 +33,32 @@ POLICY: Final = RetryPolicy()
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandLine:
-    """A command and what surrounds it, as the options give them."""
+class Given:
+    """What the options and the words after them say. Durations are milliseconds."""
 
-    words: Sequence[str]
-    env: Sequence[tuple[str, str]]
+    command: tuple[str, ...]
+    job_type: str
+    payload: str | None
+    env: tuple[tuple[str, str], ...]
     cwd: str | None
     stdin: str | None
+    queue: str
+    priority: int
+    label: tuple[tuple[str, str], ...]
+    tag: tuple[str, ...]
+    retries: int
+    backoff_base: int
+    backoff_factor: float
+    backoff_cap: int
+    delay: int
+    at: datetime | None
+    timeout: int
+    grace: int
+    key: str | None
+    wait: bool
 
 
-@click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--type", "job_type", default=JobType.SHELL.value, show_default=True, help="shell or noop.")
 @click.option("--payload", metavar="JSON", help="The job as JSON; @FILE reads it from a file, @- from stdin.")
@@ -59,36 +75,13 @@ class CommandLine:
 @click.option("--backoff-cap", type=Duration(), default=POLICY.cap_ms, help="The longest wait.  [5m]")
 @click.option("--delay", type=Duration(), default=0, help="Run after this time: 10s, 1m30s.")
 @click.option("--at", type=Time(), help="Run at this time: 2030-01-31T18:30:00Z.")
-@click.option("--timeout", type=Duration(), help="End an attempt that runs longer.")
+@click.option("--timeout", type=Duration(), default=0, help="End an attempt that runs longer.")
 @click.option("--grace", type=Duration(), default=GRACE_DEFAULT_MS, help="Between TERM and KILL.  [5s]")
 @click.option("--key", metavar="KEY", help="The same key again answers the first id.  [random]")
 @click.option("--wait", is_flag=True, help="Follow the output; exit as the job does.")
 @client_options
 @click.pass_context
-def submit(
-    context: click.Context,
-    *,
-    command: tuple[str, ...],
-    job_type: str,
-    payload: str | None,
-    env: tuple[tuple[str, str], ...],
-    cwd: str | None,
-    stdin: str | None,
-    queue: str,
-    priority: int,
-    label: tuple[tuple[str, str], ...],
-    tag: tuple[str, ...],
-    retries: int,
-    backoff_base: int,
-    backoff_factor: float,
-    backoff_cap: int,
-    delay: int,
-    at: datetime | None,
-    timeout: int | None,
-    grace: int,
-    key: str | None,
-    wait: bool,
-) -> None:
+def submit(context: click.Context, /, **options: Any) -> None:
     """Submit a job and print its id.
 
     \b
@@ -99,26 +92,14 @@ def submit(
     With --wait, what the job writes goes to stdout and stderr, and its exit code becomes ours: 128 + N
     after signal N, 124 after a timeout, 125 if it was cancelled or lost.
     """
-    spec = JobSpec(
-        type=job_type,
-        payload=_payload(job_type, payload, CommandLine(words=command, env=env, cwd=cwd, stdin=stdin)),
-        queue=queue,
-        priority=priority,
-        requires=label_list(dict(label)),
-        retries=RetryPolicy(max_retries=retries, base_ms=backoff_base, factor=backoff_factor, cap_ms=backoff_cap),
-        delay_ms=delay,
-        at=at,
-        timeout_ms=timeout or 0,
-        grace_ms=grace,
-        key=new_key() if key is None else key,
-        tags=tag,
-    )
+    given = Given(**options)
+    spec = _spec(given)
 
     async def operation(client: Client) -> int:
         return await client.submit(spec)
 
     job_id = talk(operation)
-    if wait:
+    if given.wait:
         context.exit(wait_for_job(job_id))
     if wants_json():
         print_document({"id": job_id, "idempotency_key": spec.key})
@@ -126,17 +107,40 @@ def submit(
         click.echo(job_id)
 
 
-def _payload(job_type: str, payload: str | None, line: CommandLine) -> bytes:
+def _spec(given: Given) -> JobSpec:
+    return JobSpec(
+        type=given.job_type,
+        payload=_payload(given),
+        queue=given.queue,
+        priority=given.priority,
+        requires=label_list(dict(given.label)),
+        retries=RetryPolicy(
+            max_retries=given.retries,
+            base_ms=given.backoff_base,
+            factor=given.backoff_factor,
+            cap_ms=given.backoff_cap,
+        ),
+        delay_ms=given.delay,
+        at=given.at,
+        timeout_ms=given.timeout,
+        grace_ms=given.grace,
+        key=new_key() if given.key is None else given.key,
+        tags=given.tag,
+    )
+
+
+def _payload(given: Given) -> bytes:
     """Return the payload, given as JSON or made of the command."""
-    if payload is not None:
-        if line.words or line.env or line.cwd is not None or line.stdin is not None:
+    if given.payload is not None:
+        if given.command or given.env or given.cwd is not None or given.stdin is not None:
             raise click.UsageError("--payload holds all of the job: no command, --env, --cwd or --stdin with it.")
-        return _payload_bytes(payload)
-    if line.words:
-        if job_type != JobType.SHELL:
-            raise click.UsageError(f"a command is for jobs of type {JobType.SHELL}, not {job_type}.")
-        return shell_payload(words_to_run(line.words), env=dict(line.env), cwd=line.cwd, stdin=_stdin_text(line.stdin))
-    if job_type == JobType.SHELL:
+        return _payload_bytes(given.payload)
+    if given.command:
+        if given.job_type != JobType.SHELL:
+            raise click.UsageError(f"a command is for jobs of type {JobType.SHELL}, not {given.job_type}.")
+        stdin = _stdin_text(given.stdin)
+        return shell_payload(words_to_run(given.command), env=dict(given.env), cwd=given.cwd, stdin=stdin)
+    if given.job_type == JobType.SHELL:
         raise click.UsageError("give a command after --, or --payload with JSON.")
     return b"{}"
 

@@ -1,13 +1,13 @@
 """What --wait does: pass on what a job writes, then answer with its own exit code."""
 
-import sys
 from typing import Final
 
 from orqestra.cli.documents import of_job, print_document
 from orqestra.cli.failure import ExitCode, warn
 from orqestra.cli.options import wants_json
+from orqestra.cli.output import OutputCopy
 from orqestra.cli.session import talk
-from orqestra.client import Chunk, Client, Job, OutputStream
+from orqestra.client import Client, Job
 from orqestra.model.errors import OrqestraError
 from orqestra.model.lifecycle import State
 
@@ -15,6 +15,7 @@ TIMEOUT: Final = 124
 # Cancelled or lost: the job has no exit code of its own to give.
 NO_CODE: Final = 125
 SIGNAL_BASE: Final = 128
+FIRST_FENCE: Final = 1
 TIMED_OUT: Final = "timeout"
 
 
@@ -47,19 +48,14 @@ def wait_for_job(job_id: int) -> int:
 async def follow_to_end(client: Client, job_id: int, *, show_output: bool) -> Job:
     """Return the job once it has ended; pass on what it writes on the way."""
     if show_output:
-        async for chunk in client.output(job_id, fence=1, follow=True):
-            write(chunk)
+        copy = OutputCopy()
+        async for chunk in client.output(job_id, fence=FIRST_FENCE, follow=True):
+            copy.write(chunk)
+        copy.close()
     async for job in client.watch(job_id):
         if job.ended:
             break
     return await client.get(job_id, with_output=not show_output)
-
-
-def write(chunk: Chunk) -> None:
-    """Write output byte for byte to the same stream here, at once."""
-    target = sys.stdout.buffer if chunk.stream is OutputStream.STDOUT else sys.stderr.buffer
-    target.write(chunk.data)
-    target.flush()
 
 
 def job_exit_code(job: Job) -> int:

@@ -3,12 +3,20 @@
 Exit codes: 0 drained; 1 results could not be delivered, or the worker could not start; 2 bad input.
 """
 
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Final
+
 import click
 
 from orqestra.cli.options import SERVER
 from orqestra.cli.parameters import Pair
 from orqestra.model import limits
-from orqestra.model.job import QUEUE_DEFAULT
+from orqestra.model.job import QUEUE_DEFAULT, check_name, check_range, check_text, label_list
+
+# From the end of the worker to the end of the process.
+EXIT_SECONDS: Final = 2.0
 
 
 @click.command()
@@ -50,18 +58,8 @@ def worker(
     SIGTERM or SIGINT drains it: what has not started goes back, what runs may end; after the drain time
     it is ended and goes back too. A second signal ends it at once.
     """
-    from orqestra.model.job import check_name, check_text, label_list
-
     queues = tuple(dict.fromkeys(queues)) or (QUEUE_DEFAULT,)
-    for queue in queues:
-        check_name("--queue", queue)
-    if len(queues) > limits.WORKER_QUEUES:
-        raise click.BadParameter(f"{len(queues)} queues; at most {limits.WORKER_QUEUES}", param_hint="--queue")
-    label_list(dict(labels), "--label")
-    if name:
-        check_text("--name", name, limits.NAME_CHARS)
-
-    import uvloop
+    _check(queues, labels, name)
 
     from orqestra import log
     from orqestra.settings import Settings
@@ -84,5 +82,29 @@ def worker(
         drain_seconds=settings.drain_seconds,
         passed_on=settings.worker_environment,
     )
+    context.exit(_run(Worker(options).run))
 
-    context.exit(uvloop.run(Worker(options).run()))
+
+def _check(queues: tuple[str, ...], labels: tuple[tuple[str, str], ...], name: str) -> None:
+    """Raise InvalidInput, with the option, for what a server would refuse."""
+    for queue in queues:
+        check_name("--queue", queue)
+    check_range("--queue", len(queues), 1, limits.WORKER_QUEUES)
+    label_list(dict(labels), "--label")
+    if name:
+        check_text("--name", name, limits.NAME_CHARS)
+
+
+def _run(worker: Callable[[], Coroutine[None, None, int]]) -> int:
+    """Run a worker to its end and return the exit code."""
+    import uvloop
+
+    async def run() -> int:
+        code = await worker()
+        # gRPC's poller can keep the loop from closing (grpc#40989); by now there is nothing left to lose.
+        leave = threading.Timer(EXIT_SECONDS, os._exit, [code])
+        leave.daemon = True
+        leave.start()
+        return code
+
+    return uvloop.run(run())

@@ -101,7 +101,8 @@ def runs(*, name: str, status: tuple[tuple[str, ...], ...], limit: int | None, a
 @workflow.command()
 @click.argument("run_id", metavar="RUN_ID", type=ID)
 @client_options
-def cancel(run_id: int) -> None:
+@click.pass_context
+def cancel(context: click.Context, run_id: int) -> None:
     """Stop a run: no further step starts, the one that runs is told to stop."""
 
     async def operation(client: Client) -> Run:
@@ -110,7 +111,10 @@ def cancel(run_id: int) -> None:
     run = talk(operation)
     if wants_json():
         print_document(of_run(run))
-    else:
+    if run.status in {RunState.COMPLETED, RunState.FAILED}:
+        warn(f"Error: run {run.id} can't be cancelled: it is {run.status} already")
+        context.exit(ExitCode.FAILED)
+    if not wants_json():
         click.echo(f"{run.id} {run.status if run.ended else 'stopping'}")
 
 

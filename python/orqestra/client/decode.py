@@ -34,9 +34,7 @@ STREAMS: Final = {
     jobs_pb2.STREAM_STDOUT: OutputStream.STDOUT,
     jobs_pb2.STREAM_STDERR: OutputStream.STDERR,
 }
-OUTCOMES: Final = {
-    getattr(jobs_pb2.CancelledJob, f"OUTCOME_{outcome.name}"): outcome for outcome in CancelOutcome
-}
+OUTCOMES: Final = {getattr(jobs_pb2.CancelledJob, f"OUTCOME_{outcome.name}"): outcome for outcome in CancelOutcome}
 
 
 def job(message: jobs_pb2.Job) -> Job:
@@ -88,9 +86,7 @@ def cancelled(message: jobs_pb2.CancelledJob) -> Cancelled:
 
 def chunk(message: jobs_pb2.OutputChunk) -> Chunk:
     """Read a piece of output."""
-    return Chunk(
-        fence=message.fence, stream=STREAMS[message.stream], offset=message.offset, data=message.data
-    )
+    return Chunk(fence=message.fence, stream=STREAMS[message.stream], offset=message.offset, data=message.data)
 
 
 def worker(message: jobs_pb2.Worker) -> Worker:
@@ -117,8 +113,7 @@ def workflow_list(message: workflows_pb2.ListWorkflowsResponse) -> WorkflowList:
             Workflow(name=each.name, steps=tuple(each.steps), file=each.file) for each in message.workflows
         ),
         broken=tuple(
-            BrokenFile(file=each.file, line=each.line or None, problem=each.problem)
-            for each in message.broken
+            BrokenFile(file=each.file, line=each.line or None, problem=each.problem) for each in message.broken
         ),
     )
 
@@ -134,8 +129,7 @@ def run(message: workflows_pb2.Run) -> Run:
         created_at=_time(message, "created_at"),
         finished_at=_time(message, "finished_at"),
         steps=tuple(
-            RunStep(key=step.key, job=job(step.job) if step.HasField("job") else None)
-            for step in message.steps
+            RunStep(key=step.key, job=job(step.job) if step.HasField("job") else None) for step in message.steps
         ),
     )
 

@@ -69,9 +69,7 @@ def _check_unicode(spec: JobSpec) -> None:
 
 
 def _backoff(spec: JobSpec) -> jobs_pb2.Backoff:
-    return jobs_pb2.Backoff(
-        base_ms=spec.retries.base_ms, factor=spec.retries.factor, cap_ms=spec.retries.cap_ms
-    )
+    return jobs_pb2.Backoff(base_ms=spec.retries.base_ms, factor=spec.retries.factor, cap_ms=spec.retries.cap_ms)
 
 
 def _checked_time(at: datetime) -> datetime:

@@ -94,9 +94,7 @@ def _error(refusal: Refusal, status: grpc.StatusCode, address: str) -> errors.Or
 
 def _invalid_input(refusal: Refusal) -> errors.OrqestraError:
     field, separator, problem = refusal.message.partition(": ")
-    return (
-        errors.InvalidInput(field, problem) if separator else errors.InvalidInput("request", refusal.message)
-    )
+    return errors.InvalidInput(field, problem) if separator else errors.InvalidInput("request", refusal.message)
 
 
 def _not_found(refusal: Refusal) -> errors.OrqestraError:

@@ -106,4 +106,4 @@ def may_repeat(failure: Failure, *, repeatable: bool) -> bool:
 def backoff_seconds(failures_in_a_row: int) -> float:
     """Return a uniform delay up to a limit that doubles with each failure (1 or more)."""
     doublings = min(failures_in_a_row - 1, _DOUBLINGS)
-    return random.uniform(0, min(BACKOFF_LAST_SECONDS, BACKOFF_FIRST_SECONDS * 2**doublings))  # noqa: S311
+    return random.uniform(0, min(BACKOFF_LAST_SECONDS, BACKOFF_FIRST_SECONDS * 2**doublings))  # noqa: S311  spreads load, no secret

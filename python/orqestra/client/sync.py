@@ -56,9 +56,7 @@ class SyncClient:
             pass
         return self.get(job_id)
 
-    def jobs(
-        self, where: JobFilter | None = None, *, limit: int | None = None, after: int | None = None
-    ) -> JobPage:
+    def jobs(self, where: JobFilter | None = None, *, limit: int | None = None, after: int | None = None) -> JobPage:
         """See `Client.list`."""
         return self._runner.run(self._client.list(where, limit=limit, after=after))
 
@@ -94,9 +92,7 @@ class SyncClient:
         """See `Workflows.run`."""
         return self._runner.run(self._client.workflows.run(run_id))
 
-    def runs(
-        self, where: RunFilter | None = None, *, limit: int | None = None, after: int | None = None
-    ) -> RunPage:
+    def runs(self, where: RunFilter | None = None, *, limit: int | None = None, after: int | None = None) -> RunPage:
         """See `Workflows.runs`."""
         return self._runner.run(self._client.workflows.runs(where, limit=limit, after=after))
 

@@ -47,7 +47,7 @@ class Workflows:
     async def cancel(self, run_id: int) -> Run:
         """Stop a run: its running step is told to stop and no further one starts.
 
-        Raises Refused if it has ended.
+        Return the run; one that had ended before is as it was.
         """
         request = workflows_pb2.CancelRunRequest(id=checked_id("run_id", run_id))
         return decode.run(await self._caller.call(self._stub.CancelRun, request, repeatable=False))

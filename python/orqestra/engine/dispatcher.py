@@ -5,10 +5,10 @@ The loop only decides when; who gets what is the matcher's decision (`crates/dis
 
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from orqestra._dispatch import Demand, Matcher, outbox
+from orqestra._dispatch import Demand, outbox
 from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.refill import Refill
@@ -31,7 +31,9 @@ log = get_logger(__name__)
 class Dispatcher(Service):
     """The one that gives jobs to the workers of this server."""
 
-    def __init__(self, core: Core, refill: Refill, lanes: Lanes, sessions: Sessions, matcher: Matcher) -> None:
+    def __init__(
+        self, core: Core, refill: Refill, lanes: Lanes, sessions: Sessions, changed: Callable[[Sequence[int]], None]
+    ) -> None:
         super().__init__("dispatcher", core.clock)
         self._database = core.database
         self._hints = core.hints
@@ -41,7 +43,8 @@ class Dispatcher(Service):
         self._lanes = lanes
         self._lanes_unknown = False
         self._sessions = sessions
-        self._matcher = matcher
+        self._matcher = sessions.matcher
+        self._changed = changed
         self._number = 0
         self._done: list[int] = []
         self._suspected_at = core.clock.monotonic()
@@ -174,6 +177,7 @@ class Dispatcher(Service):
             # A stream that ended meanwhile: its next Hello or its lease brings the jobs back.
             if session is not None:
                 _deliver(session, jobs, previous)
+        self._changed([row["id"] for row in rows])
 
     async def _previous_outputs(self, rows: Sequence[Row]) -> dict[int, bytes]:
         ids = [row["previous_job_id"] for row in rows if row["previous_job_id"] is not None]

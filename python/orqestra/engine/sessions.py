@@ -97,7 +97,7 @@ class Sessions:
         self.server_name = server_name
         self._database = core.database
         self._server_id = core.server_id
-        self._matcher = matcher
+        self.matcher = matcher
         self._open: dict[int, Session] = {}
         self._on_change: list[Callable[[], None]] = []
 
@@ -132,8 +132,8 @@ class Sessions:
         session = Session(session_id, greeting, peer)
         self._open[session_id] = session
         # Workers whose queue nobody uses yet are served once its lane comes up.
-        self._matcher.open_session(session_id, greeting.slots, list(greeting.queues), list(greeting.labels))
-        self._matcher.hold(session_id, sum((ref.job_id, ref.fence) in kept for ref in greeting.held))
+        self.matcher.open_session(session_id, greeting.slots, list(greeting.queues), list(greeting.labels))
+        self.matcher.hold(session_id, sum((ref.job_id, ref.fence) in kept for ref in greeting.held))
         revoke = tuple(ref for ref in greeting.held if (ref.job_id, ref.fence) not in kept)
         log.info("session opened", session=session_id, worker=greeting.name, kept=len(kept), revoked=len(revoke))
         self._changed()
@@ -143,7 +143,7 @@ class Sessions:
         """Note how many jobs the worker runs at once now; 0 while it drains."""
         if session.slots != slots:
             session.slots = slots
-            self._matcher.set_slots(session.id, slots)
+            self.matcher.set_slots(session.id, slots)
             self._changed()
 
     def end(self, session_id: int, *, reason: str) -> None:
@@ -151,7 +151,7 @@ class Sessions:
         session = self._open.pop(session_id, None)
         if session is None:
             return
-        self._matcher.close_session(session_id)
+        self.matcher.close_session(session_id)
         session.peer.end(reason)
         log.info("session ended", session=session_id, worker=session.name, reason=reason)
 

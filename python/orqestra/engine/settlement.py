@@ -21,7 +21,7 @@ from orqestra.model import limits
 from orqestra.model.decision import Ending
 from orqestra.model.errors import Unavailable
 from orqestra.model.lifecycle import State
-from orqestra.model.report import Reason, Report, Verdict
+from orqestra.model.report import AttemptRef, Reason, Report, Verdict
 from orqestra.service import Service
 from orqestra.store.database import retry_conflicts
 from orqestra.store.settling import Settled, Settling
@@ -82,25 +82,26 @@ class Settlement(Service):
         await self._settle(batch)
 
     async def _settle(self, batch: list[Report]) -> None:
-        plain = [report for report in batch if report.ending is Ending.SUCCEEDED]
-        done = await self._complete(plain) if plain else set()
-        rest = [report for report in batch if _name(report) not in done or report.ending is not Ending.SUCCEEDED]
+        # The first report of an attempt counts; a second one in the same batch is judged the slow way.
+        plain = {report.attempt: report for report in reversed(batch) if report.ending is Ending.SUCCEEDED}
+        done = await self._complete(list(plain.values())) if plain else set()
+        rest = [report for report in batch if report.attempt not in done or report is not plain[report.attempt]]
         for at in range(0, len(rest), SLOW_BATCH):
             await self._settle_slowly(rest[at : at + SLOW_BATCH], wait_for_locks=True)
 
-    async def _complete(self, reports: list[Report]) -> set[tuple[int, int]]:
+    async def _complete(self, reports: list[Report]) -> set[AttemptRef]:
         """Complete plain jobs; returns those that were, the others go the slow way."""
         try:
             rows = await self._database.fetch("settle_completed", running=State.RUNNING, **_completed_columns(reports))
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             return await self._bisect(reports, error)
-        done = {(row["id"], row["fence"]) for row in rows}
-        accepted = [report for report in reports if _name(report) in done]
+        done = {AttemptRef(row["id"], row["fence"], row["token"]) for row in rows}
+        accepted = [report for report in reports if report.attempt in done]
         self._answer(accepted, [Verdict.ACCEPTED] * len(accepted))
         self._changed([report.attempt.job_id for report in accepted])
         return done
 
-    async def _bisect(self, reports: list[Report], error: asyncpg.PostgresError) -> set[tuple[int, int]]:
+    async def _bisect(self, reports: list[Report], error: asyncpg.PostgresError) -> set[AttemptRef]:
         if len(reports) == 1:
             return set()
         log.warning("a result is refused by Postgres, looking for it", results=len(reports), error=str(error))
@@ -155,10 +156,6 @@ class Settlement(Service):
             session = self._sessions.get(session_id)
             if session is not None:
                 session.peer.answer(answers)
-
-
-def _name(report: Report) -> tuple[int, int]:
-    return report.attempt.job_id, report.attempt.fence
 
 
 def _completed_columns(reports: Sequence[Report]) -> dict[str, list[Any]]:

@@ -117,11 +117,7 @@ def label_list(labels: Mapping[str, str], name: str = "labels") -> tuple[str, ..
         raise InvalidInput(name, f"{len(labels)} labels; at most {limits.LABELS} are allowed")
     for key, value in labels.items():
         text = f"{key}={value}"
-        if (
-            len(text) > limits.LABEL_CHARS
-            or not _LABEL.fullmatch(key)
-            or (value and not _LABEL.fullmatch(value))
-        ):
+        if len(text) > limits.LABEL_CHARS or not _LABEL.fullmatch(key) or (value and not _LABEL.fullmatch(value)):
             shown = text[: limits.LABEL_CHARS]
             raise InvalidInput(
                 name,

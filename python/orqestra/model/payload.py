@@ -57,9 +57,7 @@ def parse_shell(payload: bytes) -> ShellPayload:
 def _check(shell: ShellPayload) -> None:
     if (shell.command is None) == (shell.argv is None):
         both = shell.command is not None
-        raise InvalidInput(
-            "payload", f"needs either command or argv, {'not both' if both else 'and has neither'}"
-        )
+        raise InvalidInput("payload", f"needs either command or argv, {'not both' if both else 'and has neither'}")
     if shell.command is not None and not shell.command.strip():
         raise InvalidInput("payload.command", "is empty; a command for /bin/sh is needed")
     if shell.argv is not None and (not shell.argv or not shell.argv[0]):

@@ -91,9 +91,7 @@ def from_snapshot(snapshot: Mapping[str, Any]) -> Definition:
     """
     version = snapshot.get("version")
     if version != SNAPSHOT_VERSION:
-        problem = (
-            f"has version {version!r}; this server reads version {SNAPSHOT_VERSION} and has to be upgraded"
-        )
+        problem = f"has version {version!r}; this server reads version {SNAPSHOT_VERSION} and has to be upgraded"
         raise InvalidDefinition("snapshot", 0, problem)
     try:
         # The digest is the stored one: with keys left out, it could not be computed again.
@@ -112,9 +110,7 @@ def next_steps(definition: Definition, done: Collection[str]) -> tuple[Step, ...
 
     A step that is under way is among them: its insertion is unique per (run, step) and does nothing twice.
     """
-    return tuple(
-        step for step in definition.steps if step.key not in done and all(need in done for need in step.needs)
-    )
+    return tuple(step for step in definition.steps if step.key not in done and all(need in done for need in step.needs))
 
 
 def is_complete(definition: Definition, done: Collection[str]) -> bool:

@@ -34,19 +34,21 @@ class OutputReader:
         self._sent: dict[int, int] = {}
 
     async def read(self, request: jobs_pb2.GetOutputRequest) -> AsyncIterator[jobs_pb2.OutputChunk]:
-        """Yield chunks: of one attempt, or with `follow` of each one from now until the job ends."""
+        """Yield chunks: of one attempt, or with `follow` from that one (else from now) until the job ends."""
         if not request.follow:
             async for chunk in self._read_once(await self._find(request)):
                 yield chunk
             return
         with self._watch.watching(request.id) as changed:
+            first = request.fence if request.HasField("fence") else None
             while True:
                 changed.clear()
                 row = await reading.find_job(self._database, request.id)
-                if row["state"] == State.RUNNING:
+                first = max(row["fence"] if first is None else first, self._fence)
+                async for chunk in self._read_attempts(row["id"], first):
+                    yield chunk
+                if row["state"] == State.RUNNING and row["fence"] >= self._fence:
                     async for chunk in self._follow(row, changed):
-                        yield chunk
-                    async for chunk in self._read_attempt(row["id"], row["fence"]):
                         yield chunk
                 elif row["state"] in TERMINAL:
                     async for chunk in self._read_ended(row):
@@ -89,14 +91,13 @@ class OutputReader:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LIVE_LOOK_SECONDS):
                         chunk = await queue.get()
-                if chunk is not None and chunk.fence == row["fence"]:
-                    for piece in self._piece(_stream(chunk), chunk.offset, chunk.data):
+                if chunk is not None:
+                    for piece in self._live_piece(chunk):
                         yield piece
                 elif chunk is None and (until_quiet or not await self._still(row)):
                     break
             while not queue.empty():
-                chunk = queue.get_nowait()
-                for piece in self._piece(_stream(chunk), chunk.offset, chunk.data):
+                for piece in self._live_piece(queue.get_nowait()):
                     yield piece
 
     async def _still(self, row: Row) -> bool:
@@ -105,12 +106,12 @@ class OutputReader:
             now["state"] == State.RUNNING and now["fence"] == row["fence"] and now["session_id"] == row["session_id"]
         )
 
-    async def _read_attempt(self, job_id: int, fence: int) -> AsyncIterator[jobs_pb2.OutputChunk]:
-        """After an attempt has ended and another follows: what of it was not seen live."""
-        row = await self._attempt(job_id, fence)
-        if row is not None:
-            async for chunk in self._read_ended(row):
-                yield chunk
+    async def _read_attempts(self, job_id: int, first: int) -> AsyncIterator[jobs_pb2.OutputChunk]:
+        """What was not seen live of the attempts that have ended, from the fence `first` on."""
+        for row in await self._database.fetch("get_attempts", id=job_id, at_most=limits.ATTEMPTS_SHOWN):
+            if row["fence"] >= first:
+                async for chunk in self._read_ended(row):
+                    yield chunk
 
     async def _read_ended(self, row: Row) -> AsyncIterator[jobs_pb2.OutputChunk]:
         self._begin(row["fence"])
@@ -141,6 +142,12 @@ class OutputReader:
         if fence != self._fence:
             self._fence = fence
             self._sent = dict.fromkeys(STREAMS, 0)
+
+    def _live_piece(self, chunk: LiveChunk) -> list[jobs_pb2.OutputChunk]:
+        """Return what is new in a live chunk; nothing after a gap, for what was missed comes from the store."""
+        if chunk.fence != self._fence or chunk.offset > self._sent[_stream(chunk)]:
+            return []
+        return self._piece(_stream(chunk), chunk.offset, chunk.data)
 
     def _piece(self, stream: jobs_pb2.Stream, offset: int, data: bytes) -> list[jobs_pb2.OutputChunk]:
         """Return what of these bytes the caller has not got yet, in chunks."""

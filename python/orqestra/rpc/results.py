@@ -69,6 +69,9 @@ def _report(session_id: int, result: worker_pb2.Result) -> Report:
         raise InvalidInput("result.reason", f"{result.reason[:64]!r} is not known")
     for name, size in (("stdout", len(result.stdout)), ("stderr", len(result.stderr))):
         check_range(f"result.{name}", size, 0, limits.OUTPUT_INLINE_BYTES)
+    used = (result.wall_us, result.user_us, result.system_us, result.max_rss_kb)
+    if min(result.stdout_bytes, result.stderr_bytes, *used) < 0:
+        raise InvalidInput("result", "sizes, times and memory are never below 0")
     return Report(
         attempt=attempt_ref(result.attempt),
         session_id=session_id,

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from orqestra.clock import Clock
 from orqestra.engine.dispatcher import Dispatcher
@@ -198,6 +199,7 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
         # A stream whose Hello never comes is aborted, which ends the read; the read itself is never cancelled.
         done, _ = await asyncio.wait([first], timeout=HELLO_SECONDS)
         if not done:
+            first.add_done_callback(_take_error)
             raise InvalidInput("hello", f"did not come within {HELLO_SECONDS:g} seconds")
         message = first.result()
         if message is None or not message.HasField("hello"):
@@ -216,6 +218,9 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             peer.end(str(error))
             raise
         except (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.CancelledError):
+            log.debug("the stream of a worker broke", session=session.id)
+        finally:
+            # Whatever ended the reading ends the writing; a reason that was given before stays.
             peer.end("the stream broke")
 
     def _handle(self, session: Session, peer: StreamPeer, message: worker_pb2.WorkerMessage) -> None:
@@ -274,8 +279,17 @@ async def _watch_acks(peer: StreamPeer) -> None:
             return
 
 
+def _take_error(read: "asyncio.Task[worker_pb2.WorkerMessage | None]") -> None:
+    """Take the error that ends a read nobody waits for any more, or asyncio would complain of it."""
+    if not read.cancelled():
+        read.exception()
+
+
 async def _read_one(context: Context) -> worker_pb2.WorkerMessage | None:
-    message = await context.read()
+    try:
+        message = await context.read()
+    except DecodeError as error:
+        raise InvalidInput("message", f"cannot be read as a message of a worker: {error}") from error
     return None if message is grpc.aio.EOF else message
 
 

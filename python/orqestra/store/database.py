@@ -112,9 +112,7 @@ class Database:
                 raise
             await transaction.commit()
         except _BROKEN as error:
-            raise OutcomeUnknown(
-                f"the connection to Postgres was lost during a transaction: {error!r}"
-            ) from error
+            raise OutcomeUnknown(f"the connection to Postgres was lost during a transaction: {error!r}") from error
         finally:
             await self._release(connection)
 

@@ -50,10 +50,7 @@ async def _with_first_ids(
     known: Mapping[str, int] = {
         row["idempotency_key"]: row["id"] for row in await statements.fetch("find_keys", keys=keys)
     }
-    return [
-        job_id if job_id in new else known.get(job.spec.key or "")
-        for job, job_id in zip(jobs, ids, strict=True)
-    ]
+    return [job_id if job_id in new else known.get(job.spec.key or "") for job, job_id in zip(jobs, ids, strict=True)]
 
 
 def _columns(jobs: Sequence[PlacedJob]) -> dict[str, list[object]]:

@@ -80,6 +80,7 @@ async def test_an_attempt_that_comes_twice_is_one(jobs: Jobs) -> None:
 
     jobs.accept([*twice, *twice])
     jobs.accept(twice)
+    assert len(jobs.held()) == 2
     await quiet(jobs)
     jobs.accept(twice)
 

@@ -132,7 +132,7 @@ SET state = 'completed', attempt = j.attempt + 1, return_count = 0, finished_at 
     truncated = l.truncated, usage_us = ARRAY[l.wall_us, l.user_us, l.system_us, l.max_rss_kb]
 FROM locked l
 WHERE j.id = l.id
-RETURNING j.id, j.fence;
+RETURNING j.id, j.fence, j.token;
 
 -- name: find_runs
 SELECT DISTINCT run_id FROM jobs WHERE id = ANY(:ids::bigint[]) AND run_id IS NOT NULL ORDER BY run_id;

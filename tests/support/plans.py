@@ -1,0 +1,70 @@
+"""Query plans as Postgres tells them, and rows by the thousand to mislead it with."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import asyncpg  # noqa: F401  named in an alias
+
+from orqestra.store.queries import Query
+
+Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+INSERT = """
+INSERT INTO jobs (id, queue, lane_id, priority, type, payload, max_retries, backoff_base_ms, backoff_factor,
+                  backoff_cap_ms, timeout_ms, grace_ms, available_at, delayed, state, fence, token, session_id, attempt,
+                  finished_at)
+SELECT nextval('jobs_id_seq'), 'default', $2, 4, 'noop', '{}', 0, 1000, 2, 300000, 0, 5000, now(), false, $3,
+       CASE WHEN $3 = 'pending' THEN 0 ELSE 1 END,
+       CASE WHEN $3 <> 'pending' THEN 99 END, CASE WHEN $3 <> 'pending' THEN $4::bigint END, 0,
+       CASE WHEN $3 IN ('completed', 'failed', 'cancelled') THEN now() END
+FROM generate_series(1, $1)
+RETURNING id"""
+
+
+async def add_jobs(connection: Sql, count: int, state: str, *, lane: int = 1, session: int = 1) -> list[int]:
+    """Insert jobs in any state, past the trigger that would forbid it; return the ids."""
+    await connection.execute("ALTER TABLE jobs DISABLE TRIGGER USER")
+    rows = await connection.fetch(INSERT, count, lane, state, session)
+    await connection.execute("ALTER TABLE jobs ENABLE TRIGGER USER")
+    return [row["id"] for row in rows]
+
+
+async def custom_plan(connection: Sql, query: Query, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the plan for these very values."""
+    text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query.text}", *query.arguments(values))
+    return _root(text)
+
+
+async def generic_plan(connection: Sql, query: Query) -> dict[str, Any]:
+    """Return the plan for any values: what a statement that was prepared long ago may be run by."""
+    nulls = f"({', '.join(['NULL'] * len(query.parameters))})" if query.parameters else ""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await connection.execute(f"PREPARE {query.name} AS {query.text}")
+        text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {query.name}{nulls}")
+        await connection.execute(f"DEALLOCATE {query.name}")
+    return _root(text)
+
+
+def ways_to_jobs(plan: dict[str, Any]) -> set[str]:
+    """Return how a plan reads `jobs`: the index, or "Seq Scan"."""
+    return {
+        node.get("Index Name", node["Node Type"])
+        for node in _nodes(plan)
+        if node["Node Type"] == "Bitmap Index Scan"
+        and str(node["Index Name"]).startswith("jobs_")
+        or node.get("Relation Name") == "jobs"
+        and node["Node Type"] not in {"ModifyTable", "Bitmap Heap Scan"}
+    }
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _root(text: str) -> dict[str, Any]:
+    root: dict[str, Any] = json.loads(text)[0]["Plan"]
+    return root
