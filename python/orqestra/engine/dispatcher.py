@@ -15,7 +15,7 @@ from orqestra.engine.refill import Refill
 from orqestra.engine.sessions import Session, Sessions
 from orqestra.log import get_logger
 from orqestra.model import limits
-from orqestra.model.errors import HintsUnavailable, OutcomeUnknown, StorageUnavailable
+from orqestra.model.errors import HintsUnavailable, OutcomeUnknown, StorageUnavailable, Unavailable
 from orqestra.model.lifecycle import Event, sources
 from orqestra.queue.hints import Take
 from orqestra.service import Service
@@ -144,13 +144,15 @@ class Dispatcher(Service):
             self._matcher.release(session_ids)
             for session_id in tokens:
                 self._sessions.end(session_id, reason=str(error))
-            return
+            # Of those not claimed only the hints know, and they are gone from their lanes: a take that is
+            # never said to be done is pushed back.
+            raise
+        await self._send(rows)
         if len(rows) < len(ids):
             claimed = {row["id"] for row in rows}
             refused = [(job, to) for job, to in zip(ids, session_ids, strict=True) if job not in claimed]
             self._matcher.release([session_id for _, session_id in refused])
             await self._put_back([job for job, _ in refused])
-        await self._send(rows)
 
     async def _put_back(self, ids: Sequence[int]) -> None:
         """Give refused hints one look: those still waiting go back, everything else was stale."""
@@ -171,7 +173,13 @@ class Dispatcher(Service):
         by_session: dict[int, list[Row]] = defaultdict(list)
         for row in rows:
             by_session[row["session_id"]].append(row)
-        previous = await self._previous_outputs(rows)
+        try:
+            previous = await self._previous_outputs(rows)
+        except Unavailable as error:
+            # Claimed and not sent: the next Hello of each worker gives back what it does not hold.
+            for session_id in by_session:
+                self._sessions.end(session_id, reason=str(error))
+            raise
         for session_id, jobs in by_session.items():
             session = self._sessions.get(session_id)
             # A stream that ended meanwhile: its next Hello or its lease brings the jobs back.

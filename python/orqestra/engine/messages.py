@@ -40,10 +40,10 @@ class Messages(Service):
                         self._cancelled()
                     case Changed():
                         self._changed(message.ids)
-                    case None if self.stopping:
-                        return None
                     case None:
                         self.ready.set()
+                if self.stopping:
+                    return None
         except HintsUnavailable:
             # The link tells; without Redis the loops look for themselves each second.
             return AGAIN_SECONDS

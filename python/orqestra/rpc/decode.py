@@ -11,6 +11,7 @@ from orqestra.model.job import (
     QUEUE_DEFAULT,
     RETRIES_DEFAULT,
     JobSpec,
+    JobType,
     check_job,
     check_text,
     label_list,
@@ -87,6 +88,30 @@ def page_size(limit: int) -> int:
     if not 0 <= limit <= limits.PAGE_JOBS:
         raise InvalidInput("limit", f"{limit}; 1 to {limits.PAGE_JOBS} are allowed")
     return limit or PAGE_DEFAULT
+
+
+def page_start(after: int) -> int:
+    """Return the `next` of the page before; 0 for the first page."""
+    if after < 0:
+        raise InvalidInput("after", f"{after}; the `next` of the page before, or 0, is allowed")
+    return after
+
+
+def check_job_filter(request: jobs_pb2.ListJobsRequest) -> None:
+    """Raise InvalidInput for a filter that no job can have."""
+    name_filter("queue", request.queue)
+    if request.type and request.type not in list(JobType):
+        shown = request.type[: limits.NAME_CHARS]
+        raise InvalidInput("type", f"{shown!r} is not known; allowed are {', '.join(JobType)}")
+    for tag in request.tags:
+        check_text("tags", tag, limits.TAG_CHARS)
+
+
+def name_filter(field: str, text: str) -> str | None:
+    """Return the name to filter by, or None if there is none."""
+    if text:
+        check_text(field, text, limits.NAME_CHARS)
+    return text or None
 
 
 def key_of(text: str) -> str | None:

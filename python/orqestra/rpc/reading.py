@@ -48,10 +48,11 @@ async def page_of_jobs(database: Database, request: jobs_pb2.ListJobsRequest) ->
     """Return one page, newest first."""
     states = decode.states(request.statuses)
     page = decode.page_size(request.limit)
+    decode.check_job_filter(request)
     unhappy = bool(states) and UNHAPPY.issuperset(states)
     row = await database.fetch_one(
         "list_unhappy" if unhappy else "list_jobs",
-        after=request.after or NEWEST,
+        after=decode.page_start(request.after) or NEWEST,
         scan=limits.PAGE_SCANNED_ROWS,
         states=states,
         queue=request.queue or None,

@@ -61,8 +61,8 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
             page = decode.page_size(request.limit)
             rows = await self._database.fetch(
                 "list_runs",
-                after=request.after or reading.NEWEST,
-                name=request.workflow or None,
+                after=decode.page_start(request.after) or reading.NEWEST,
+                name=decode.name_filter("workflow", request.workflow),
                 states=decode.run_states(request.statuses),
                 page=page,
             )
