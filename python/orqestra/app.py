@@ -45,8 +45,11 @@ from orqestra.settings import Settings
 from orqestra.store import migrations
 from orqestra.store.database import Database
 
+# Together under the five seconds that a server has to stop.
 STOP_SECONDS: Final = 4.0
+LAST_RESORT_SECONDS: Final = 0.8
 GRACE_SECONDS: Final = 1.0
+LEASE_TIMEOUT_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.25
 HEALTH_SECONDS: Final = 0.5
 
@@ -153,11 +156,18 @@ class Server:
 
     async def run(self) -> None:
         """Start everything, serve until `stop`, and end within five seconds without touching a lease."""
+        starting = asyncio.create_task(self._start(), name="start")
+        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
-            await self._start()
+            # A start may wait for Postgres for long; a stop does not wait for the start.
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
             while not await self._clock.wait(self._stopping, HEALTH_SECONDS):
                 await self._tell_health()
         finally:
+            starting.cancel()
+            stopping.cancel()
             await self._shut_down()
 
     async def _start(self) -> None:
@@ -172,20 +182,28 @@ class Server:
         self.serving.set()
 
     async def _shut_down(self) -> None:
-        """No new work, then the results that came in, then the goodbyes: running commands go on."""
+        """No new work, then the results that came in, then the goodbyes: running commands go on.
+
+        All of it shares one deadline, whatever hangs; a process that hangs even then is ended.
+        """
         log.info("server stopping")
         self._stopping.set()
+        loop = asyncio.get_running_loop()
+        last_resort = loop.call_later(STOP_SECONDS + LAST_RESORT_SECONDS, os._exit, 1)
+        deadline = self._clock.monotonic() + STOP_SECONDS
+
+        def left() -> float:
+            return max(0.0, deadline - self._clock.monotonic())
+
         await self._grpc.set_serving(serving=False)
-        await self._parts.dispatcher.stop(STOP_SECONDS)
-        await self._parts.settlement.stop(STOP_SECONDS)
+        await self._parts.dispatcher.stop(left() / 2)
+        await self._parts.settlement.stop(left() / 2)
         self._parts.sessions.end_all("the server stops")
-        grpc_stop = asyncio.create_task(self._grpc.stop(GRACE_SECONDS))
-        await self._services.stop(STOP_SECONDS - GRACE_SECONDS)
-        await grpc_stop
+        await asyncio.gather(self._grpc.stop(min(GRACE_SECONDS, left())), self._services.stop(left()))
         await self._http.stop()
         await self._redis.aclose()
-        for database in self._databases:
-            await database.close()
+        await asyncio.gather(*(database.close(left()) for database in self._databases))
+        last_resort.cancel()
         log.info("server stopped")
 
     def _readiness(self) -> Readiness:
@@ -244,11 +262,12 @@ async def _open(settings: Settings) -> tuple[Database, Database]:
         hints = Hints(redis, namespace=settings.redis_namespace, boot_id="start", window=1)
         await _keep_trying(hints.policy, deadline, f"Redis at {settings.redis_address} (REDIS_ADDR)")
     except BaseException:
-        await database.close()
+        await database.close(GRACE_SECONDS)
         raise
     finally:
         await redis.aclose()
-    return database, await Database.connect(settings.db_url, connections=1)
+    leases = await Database.connect(settings.db_url, connections=1, timeout_seconds=LEASE_TIMEOUT_SECONDS)
+    return database, leases
 
 
 async def _keep_trying(connect_once: Callable[[], Awaitable[T]], deadline: float, what: str) -> T:

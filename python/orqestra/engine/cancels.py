@@ -61,9 +61,7 @@ class Cancels(Service):
         """Cancel a run and its live step. False: the run had ended. Raises NotFound if there is none."""
         if await self._database.fetch_one("get_run", id=run_id) is None:
             raise NotFound("run", run_id)
-        steps = await self._database.fetch("list_steps", run_id=run_id)
-        live = [row["id"] for row in steps if row["state"] not in TERMINAL]
-        rows = await _until_known(lambda: self._transact(live, run_ids=(run_id,)))
+        rows = await _until_known(lambda: self._transact((), run_ids=(run_id,)))
         await self._spread(rows)
         run = await self._database.fetch_one("get_run", id=run_id)
         return run is not None and run["cancel_requested_at"] is not None
@@ -97,9 +95,12 @@ class Cancels(Service):
             runs = sorted({*run_ids, *(row["run_id"] for row in found)})
             if runs:
                 await statements.fetch("lock_runs", ids=runs)
+            wanted = set(ids)
             for run_id in run_ids:
                 await statements.fetch("request_run_cancel", id=run_id)
-            rows = await statements.fetch("cancel_jobs", ids=ids, waiting=WAITING_STATES)
+                steps = await statements.fetch("list_steps", run_id=run_id)
+                wanted.update(row["id"] for row in steps if row["state"] not in TERMINAL)
+            rows = await statements.fetch("cancel_jobs", ids=sorted(wanted), waiting=WAITING_STATES)
             for row in rows:
                 if row["run_id"] is not None and row["state"] == State.CANCELLED:
                     await statements.fetch("close_run", id=row["run_id"], state=RunState.CANCELLED, error=None)

@@ -184,11 +184,7 @@ class Intake(Service):
         for stored in parts:
             if stored.outbox_id is not None:
                 self._relay.hand_over(stored.outbox_id, stored.entries)
-        ids = [job_id for stored in parts for job_id in stored.ids]
-        if None in ids:
-            # The row that had the key was deleted between the two statements: all of it once more.
-            raise asyncpg.SerializationError("an idempotency key was freed meanwhile")
-        return [job_id for job_id in ids if job_id is not None]
+        return [job_id for stored in parts for job_id in stored.ids if job_id is not None]
 
     async def _bisect(self, batch: list[_Request], error: asyncpg.PostgresError) -> None:
         if len(batch) == 1:

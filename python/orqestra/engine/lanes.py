@@ -6,7 +6,7 @@ from typing import Final
 from orqestra.model import limits
 from orqestra.model.errors import InvalidInput, OrqestraError
 from orqestra.model.job import JobSpec
-from orqestra.store.database import Database
+from orqestra.store.database import Database, Statements
 
 LaneListener = Callable[[int, str, list[str]], None]
 TRIES: Final = 3
@@ -44,6 +44,17 @@ class Lanes:
         """
         known = self._ids.get((spec.queue, spec.requires))
         return known if known is not None else await self._make(spec.queue, spec.requires)
+
+    async def find_existing(self, statements: Statements, spec: JobSpec) -> int:
+        """Return the lane of a step, which was made at the trigger of its run, on a connection that is at hand."""
+        known = self._ids.get((spec.queue, spec.requires))
+        if known is not None:
+            return known
+        row = await statements.fetch_one("find_lane", queue=spec.queue, requires=list(spec.requires))
+        if row is None:
+            raise OrqestraError(f"the lane of queue {spec.queue!r} with labels {spec.requires} is gone")
+        self._learn(row["id"], spec.queue, spec.requires)
+        return self._ids[spec.queue, spec.requires]
 
     async def _make(self, queue: str, requires: tuple[str, ...]) -> int:
         for _ in range(TRIES):

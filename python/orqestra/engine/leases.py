@@ -56,11 +56,12 @@ class Leases(Service):
                 slots=[session.slots for session, _ in heard],
                 lease_ms=self._sessions.lease_ms,
             )
+            # Also those that were silent: a stream that is closed elsewhere must get no more work from here.
+            closed = await statements.fetch("list_closed", ids=self._sessions.ids)
             clock = await statements.fetch_one("read_clock")
         renewed = {row["id"] for row in rows}
-        for session, _ in list(heard):
-            if session.id not in renewed:
-                self._sessions.end(session.id, reason="its lease was over")
+        for row in closed:
+            self._sessions.end(row["id"], reason="its lease was over, or its worker has a newer stream")
         heard[:] = [(session, beat) for session, beat in heard if session.id in renewed]
         assert clock is not None
         return int(clock["now_ms"])

@@ -26,6 +26,7 @@ class Link(Service):
         self._lanes = lanes
         self._back: list[Callable[[], None]] = []
         self._told = False
+        self._identity = ""
 
     def on_return(self, call: Callable[[], None]) -> None:
         """Call this each time after all lanes have been marked."""
@@ -41,10 +42,15 @@ class Link(Service):
     async def run_once(self) -> float | None:
         """Look after Redis; a Redis that is away is not an error of this loop."""
         try:
-            if self.up:
+            identity = await self._hints.identity()
+            if self.up and identity == self._identity:
                 await self._hints.recover()
             else:
+                if self.up:
+                    # Not the Redis we filled, though it may have the epoch: restarted from an old dump, or another.
+                    log.warning("redis was restarted or replaced")
                 await self._return()
+                self._identity = identity
         except HintsUnavailable as error:
             if not self._told:
                 log.warning("redis is away, dispatching from Postgres", reason=str(error))

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import asyncpg
+
 from orqestra.engine.core import Core
 from orqestra.engine.sessions import Sessions
 from orqestra.log import get_logger
@@ -71,7 +73,11 @@ class Outputs(Service):
         """Store one batch of pieces."""
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), PIECES))]
         if batch:
-            await self._store(batch)
+            try:
+                await self._store(batch)
+            except BaseException:
+                self._waiting.extendleft(reversed(batch))
+                raise
         return 0 if self._waiting else None
 
     def _ask(self, session_id: int, attempt: AttemptRef, *, stop: bool) -> None:
@@ -84,7 +90,7 @@ class Outputs(Service):
             try:
                 kept = await self._insert(batch)
                 break
-            except Unavailable as error:
+            except (Unavailable, asyncpg.PostgresError) as error:
                 if self.stopping:
                     return  # not answered: the worker sends it again to another server
                 log.warning("output waits for Postgres", pieces=len(batch), reason=str(error))

@@ -1,6 +1,7 @@
 """Refill: brings partial lanes, and what becomes due soon, from Postgres back into Redis."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from orqestra._dispatch import outbox
@@ -15,7 +16,8 @@ CHUNK: Final = 1000
 HORIZON_SECONDS: Final = 60.0
 # A minute more than the push keeps, so that nothing falls between two loads.
 MARGIN_MS: Final = 60_000
-DELAYED_PER_LANE: Final = 100_000
+HORIZON_PAGE: Final = 10_000
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = get_logger(__name__)
 
@@ -77,16 +79,36 @@ class Refill(Service):
             log.debug("lane refilled", lane=lane, hints=len(rows))
 
     async def _load_horizon(self) -> None:
-        rows = await self._database.fetch("list_delayed", horizon_ms=HORIZON_MS + MARGIN_MS, per_lane=DELAYED_PER_LANE)
-        now_ms = self._pg_clock.now_ms()
-        if rows:
-            columns = (list(column) for column in zip(*map(tuple, rows), strict=True))
-            for push in outbox.drain([outbox.encode(*columns)], now_ms):
-                if not await self._hints.push(push, now_ms + MARGIN_MS):
-                    self._link.lost("the epoch is missing")
-                    return
+        """Push what becomes due soon, page by page, the soonest first."""
+        page: list[Row] = []
+        from_at = EARLIEST
+        while True:
+            page = await self._database.fetch(
+                "list_delayed", from_at=from_at, horizon_ms=HORIZON_MS + MARGIN_MS, page=HORIZON_PAGE
+            )
+            if page and not await self._push_delayed(page):
+                self._link.lost("the epoch is missing")
+                return
+            # A page full of one moment ends the load: the rest of it is found once it is due.
+            if len(page) < HORIZON_PAGE or page[-1]["available_at"] == from_at:
+                break
+            from_at = page[-1]["available_at"]
         self._horizon_due = False
         self._loaded_at = self.clock.monotonic()
+
+    async def _push_delayed(self, rows: Sequence[Row]) -> bool:
+        now_ms = self._pg_clock.now_ms()
+        entries = outbox.encode(
+            [row["id"] for row in rows],
+            [row["lane_id"] for row in rows],
+            [row["priority"] for row in rows],
+            [row["due_ms"] for row in rows],
+        )
+        for push in outbox.drain([entries], now_ms):
+            if not await self._hints.push(push, now_ms + MARGIN_MS):
+                return False
+            self.wake_lanes(push.lanes)
+        return True
 
 
 def _nobody(_lanes: Sequence[int]) -> None:

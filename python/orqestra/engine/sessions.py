@@ -4,7 +4,7 @@ A session is one stream of one worker. Opening it closes the worker's older ones
 worker says it holds; what Postgres believes is there but is not held goes back at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -76,9 +76,28 @@ class Session:
         self.name = greeting.name
         self.slots = greeting.slots
         self.peer = peer
+        self.number = greeting.number
         self.heard = True
         self.beat = 0
         self.cancelled: set[AttemptRef] = set()
+        self._outstanding: set[AttemptRef] = set()
+
+    def resume(self, attempts: Iterable[AttemptRef]) -> None:
+        """Note what the worker brought along."""
+        self._outstanding.update(attempts)
+
+    def give(self, jobs: Iterable[Row]) -> None:
+        """Note jobs that are sent to it. A cancel that was told before is told again: it came too early."""
+        attempts = {AttemptRef(job["id"], job["fence"], job["token"]) for job in jobs}
+        self._outstanding |= attempts
+        self.cancelled -= attempts
+
+    def take_back(self, attempts: Iterable[AttemptRef]) -> int:
+        """Forget attempts that are over; return how many of them it had (a doubled result has none)."""
+        over = self._outstanding.intersection(attempts)
+        self._outstanding -= over
+        self.cancelled -= over
+        return len(over)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +146,16 @@ class Sessions:
         if opened is None:
             return None
         session_id, kept = opened
-        for old in [each for each in self._open.values() if each.worker_id == greeting.worker_id]:
+        others = [each for each in self._open.values() if each.worker_id == greeting.worker_id]
+        if any(each.number > greeting.number for each in others):
+            return None
+        for old in others:
             self.end(old.id, reason="replaced by a newer stream of its worker")
         session = Session(session_id, greeting, peer)
         self._open[session_id] = session
-        # Workers whose queue nobody uses yet are served once its lane comes up.
         self.matcher.open_session(session_id, greeting.slots, list(greeting.queues), list(greeting.labels))
-        self.matcher.hold(session_id, sum((ref.job_id, ref.fence) in kept for ref in greeting.held))
+        self.matcher.hold(session_id, len(kept))
+        session.resume(ref for ref in (*greeting.held, *greeting.finished) if (ref.job_id, ref.fence) in kept)
         revoke = tuple(ref for ref in greeting.held if (ref.job_id, ref.fence) not in kept)
         log.info("session opened", session=session_id, worker=greeting.name, kept=len(kept), revoked=len(revoke))
         self._changed()

@@ -19,7 +19,7 @@ from orqestra.engine.sessions import Sessions
 from orqestra.log import get_logger
 from orqestra.model import limits
 from orqestra.model.decision import Ending
-from orqestra.model.errors import Unavailable
+from orqestra.model.errors import OrqestraError, Unavailable
 from orqestra.model.lifecycle import State
 from orqestra.model.report import AttemptRef, Reason, Report, Verdict
 from orqestra.service import Service
@@ -58,10 +58,14 @@ class Settlement(Service):
             await self._settle_slowly(reports[at : at + SLOW_BATCH], wait_for_locks=False)
 
     async def run_once(self) -> float | None:
-        """Settle one batch of what waits."""
+        """Settle one batch of what waits; it waits on if that was not possible."""
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), limits.BATCH_JOBS))]
         if batch:
-            await self._settle_until_stored(batch)
+            try:
+                await self._settle_until_stored(batch)
+            except BaseException:
+                self._waiting.extendleft(reversed(batch))
+                raise
         return 0 if self._waiting else None
 
     async def finish(self) -> None:
@@ -70,16 +74,17 @@ class Settlement(Service):
             await self.run_once()
 
     async def _settle_until_stored(self, batch: list[Report]) -> None:
-        """The guards make it harmless to run again what may have been committed."""
-        while not self.stopping:
+        """Try until Postgres takes it: the guards make it harmless to run again what may have been committed."""
+        while True:
             try:
                 await self._settle(batch)
-            except Unavailable as error:
+            except (Unavailable, asyncpg.PostgresError) as error:
+                if self.stopping:
+                    raise
                 log.warning("results wait for Postgres", results=len(batch), reason=str(error))
                 await asyncio.sleep(AWAY_WAIT_SECONDS)
             else:
                 return
-        await self._settle(batch)
 
     async def _settle(self, batch: list[Report]) -> None:
         # The first report of an attempt counts; a second one in the same batch is judged the slow way.
@@ -111,40 +116,36 @@ class Settlement(Service):
     async def _settle_slowly(self, reports: Sequence[Report], *, wait_for_locks: bool) -> None:
         try:
             settled = await retry_conflicts(lambda: self._transact(reports, wait_for_locks=wait_for_locks))
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        except Unavailable:
+            raise
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, OrqestraError) as error:
             await self._isolate(reports, error, wait_for_locks=wait_for_locks)
             return
         for outbox_id, entries in settled.hints:
             self._relay.hand_over(outbox_id, entries)
-        self._answer(reports, settled.verdicts)
+        # Of a sweep nobody is told: the session is closed, and its worker asks with its next Hello.
+        if wait_for_locks:
+            self._answer(reports, settled.verdicts)
         self._changed(settled.changed)
 
-    async def _isolate(self, reports: Sequence[Report], error: asyncpg.PostgresError, *, wait_for_locks: bool) -> None:
-        """Find the one result that cannot be stored; it becomes a failure of its job."""
+    async def _isolate(self, reports: Sequence[Report], error: Exception, *, wait_for_locks: bool) -> None:
+        """Find the one report that cannot be settled, so that it stands in nobody's way."""
         if len(reports) > 1:
             middle = len(reports) // 2
             await self._settle_slowly(reports[:middle], wait_for_locks=wait_for_locks)
             await self._settle_slowly(reports[middle:], wait_for_locks=wait_for_locks)
-            return
-        report = reports[0]
-        if report.reason is Reason.RESULT_REJECTED:
-            raise error
-        log.error("result rejected", job=report.attempt.job_id, error=str(error))
-        rejected = replace(
-            report,
-            ending=Ending.FAILED,
-            reason=Reason.RESULT_REJECTED,
-            error=f"Postgres refuses the result: {error}",
-            stdout=b"",
-            stderr=b"",
-            exit_code=None,
-            exit_signal=None,
-        )
-        await self._settle_slowly([rejected], wait_for_locks=wait_for_locks)
+        elif isinstance(error, asyncpg.PostgresError) and reports[0].reason is not Reason.RESULT_REJECTED:
+            log.error("result rejected", job=reports[0].attempt.job_id, error=str(error))
+            await self._settle_slowly([_rejected(reports[0], error)], wait_for_locks=wait_for_locks)
+        else:
+            # Not the report is at fault but what stands behind it, as a run of a newer version. Another
+            # server may be able to settle it: its worker sends it again there.
+            log.error("report cannot be settled here", job=reports[0].attempt.job_id, error=str(error))
+            self._sessions.end(reports[0].session_id, reason=f"a result cannot be settled here: {error}")
 
     async def _transact(self, reports: Sequence[Report], *, wait_for_locks: bool) -> Settled:
         async with self._database.transaction() as statements:
-            settling = Settling(statements, server_id=self._server_id, find_lane=self._lanes.find)
+            settling = Settling(statements, server_id=self._server_id, find_lane=self._lanes.find_existing)
             return await settling.settle(reports, wait_for_locks=wait_for_locks)
 
     def _answer(self, reports: Sequence[Report], verdicts: Sequence[Verdict | None]) -> None:
@@ -156,6 +157,22 @@ class Settlement(Service):
             session = self._sessions.get(session_id)
             if session is not None:
                 session.peer.answer(answers)
+
+
+def _rejected(report: Report, error: Exception) -> Report:
+    """Return the failure of a job whose result Postgres refuses."""
+    return replace(
+        report,
+        ending=Ending.FAILED,
+        reason=Reason.RESULT_REJECTED,
+        error=f"Postgres refuses the result: {error}",
+        stdout=b"",
+        stderr=b"",
+        exit_code=None,
+        exit_signal=None,
+        stdout_bytes=0,
+        stderr_bytes=0,
+    )
 
 
 def _completed_columns(reports: Sequence[Report]) -> dict[str, list[Any]]:

@@ -132,6 +132,11 @@ class Hints:
         value = next(iter(found.values()), None)
         return value.decode() if isinstance(value, bytes) else value
 
+    async def identity(self) -> str:
+        """Return what tells this run of this Redis from every other."""
+        async with away_as_error():
+            return str((await self._redis.info("server")).get("run_id", ""))
+
     async def messages(self, *, changes: bool) -> AsyncIterator[Message | None]:
         """Yield what other servers publish, and None at least once a second."""
         channels = ["wake", "cancel", *(["changed"] if changes else [])]

@@ -30,7 +30,7 @@ def attempt_ref(attempt: worker_pb2.AttemptRef) -> AttemptRef:
 
 
 def reports(session_id: int, message: worker_pb2.Results) -> list[Report]:
-    """Return the results of a message; raises InvalidInput for one that no worker of ours sends."""
+    """Return the results of a message; one that no worker of ours sends is a failure of its job."""
     return [_report(session_id, result) for result in message.results]
 
 
@@ -64,19 +64,21 @@ def piece(session_id: int, message: worker_pb2.StoreOutput) -> OutputPiece:
 
 
 def _report(session_id: int, result: worker_pb2.Result) -> Report:
-    reason = FROM_WORKERS.get(result.reason)
-    if reason is None:
-        raise InvalidInput("result.reason", f"{result.reason[:64]!r} is not known")
-    for name, size in (("stdout", len(result.stdout)), ("stderr", len(result.stderr))):
-        check_range(f"result.{name}", size, 0, limits.OUTPUT_INLINE_BYTES)
-    used = (result.wall_us, result.user_us, result.system_us, result.max_rss_kb)
-    if min(result.stdout_bytes, result.stderr_bytes, *used) < 0:
-        raise InvalidInput("result", "sizes, times and memory are never below 0")
+    problem = _problem(result)
+    if problem:
+        # The failure of that one job, not the end of a stream that all others share.
+        return Report(
+            attempt=attempt_ref(result.attempt),
+            session_id=session_id,
+            ending=Ending.FAILED,
+            reason=Reason.RESULT_REJECTED,
+            error=f"the server refuses the result: {problem}",
+        )
     return Report(
         attempt=attempt_ref(result.attempt),
         session_id=session_id,
         ending=_ending(result),
-        reason=reason,
+        reason=FROM_WORKERS[result.reason],
         exit_code=result.exit_code if result.HasField("exit_code") else None,
         exit_signal=result.exit_signal if result.HasField("exit_signal") else None,
         error=_text(result.error) or None,
@@ -90,6 +92,18 @@ def _report(session_id: int, result: worker_pb2.Result) -> Report:
         system_us=result.system_us,
         max_rss_kb=result.max_rss_kb,
     )
+
+
+def _problem(result: worker_pb2.Result) -> str | None:
+    """Say what in a result no worker of this version sends."""
+    if result.reason not in FROM_WORKERS:
+        return f"the reason {result.reason[:64]!r} is not known"
+    if max(len(result.stdout), len(result.stderr)) > limits.OUTPUT_INLINE_BYTES:
+        return f"more than {limits.OUTPUT_INLINE_BYTES} bytes of a stream travel in it"
+    used = (result.wall_us, result.user_us, result.system_us, result.max_rss_kb)
+    if min(result.stdout_bytes, result.stderr_bytes, *used) < 0:
+        return "sizes, times and memory are never below 0"
+    return None
 
 
 def _ending(result: worker_pb2.Result) -> Ending:

@@ -15,7 +15,9 @@ import asyncpg
 from orqestra.model.errors import OutcomeUnknown, StorageUnavailable
 from orqestra.store.queries import Query, load_queries
 
-COMMAND_TIMEOUT_SECONDS: Final = 30.0
+# A batch takes tens of milliseconds; a connection that is silent for so long is broken.
+COMMAND_TIMEOUT_SECONDS: Final = 5.0
+RELEASE_TIMEOUT_SECONDS: Final = 1.0
 ACQUIRE_TIMEOUT_SECONDS: Final = 5.0
 DEADLOCK_TRIES: Final = 5
 
@@ -65,7 +67,9 @@ class Database:
         self._queries = load_queries()
 
     @classmethod
-    async def connect(cls, dsn: str, *, connections: int) -> "Database":
+    async def connect(
+        cls, dsn: str, *, connections: int, timeout_seconds: float = COMMAND_TIMEOUT_SECONDS
+    ) -> "Database":
         """Open the pool; raises StorageUnavailable if Postgres does not answer."""
         try:
             pool = await asyncpg.create_pool(
@@ -73,17 +77,17 @@ class Database:
                 min_size=1,
                 max_size=connections,
                 timeout=ACQUIRE_TIMEOUT_SECONDS,
-                command_timeout=COMMAND_TIMEOUT_SECONDS,
+                command_timeout=timeout_seconds,
                 max_inactive_connection_lifetime=0,
             )
         except _REFUSED as error:
             raise StorageUnavailable(f"Postgres does not answer: {error}") from error
         return cls(pool)
 
-    async def close(self) -> None:
-        """Close all connections, waiting a moment for statements under way."""
+    async def close(self, seconds: float) -> None:
+        """Close all connections; statements that are still under way then are left to their end."""
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(seconds):
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
@@ -134,7 +138,7 @@ class Database:
 
     async def _release(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
         try:
-            await self._pool.release(connection)
+            await self._pool.release(connection, timeout=RELEASE_TIMEOUT_SECONDS)
         except _BROKEN:
             # A connection that broke while it was reset is gone from the pool either way.
             return

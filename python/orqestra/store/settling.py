@@ -20,7 +20,7 @@ from orqestra.model.workflow import Definition, from_snapshot, is_complete, next
 from orqestra.store.database import Row, Statements
 from orqestra.store.submitting import PlacedJob, submit_jobs
 
-FindLane = Callable[[JobSpec], Awaitable[int]]
+FindLane = Callable[[Statements, JobSpec], Awaitable[int]]
 
 
 @dataclass(kw_only=True)
@@ -120,7 +120,7 @@ class Settling:
             jobs.append(
                 PlacedJob(
                     spec=spec,
-                    lane_id=await self._find_lane(spec),
+                    lane_id=await self._find_lane(self._statements, spec),
                     run_id=run.id,
                     step_key=step.key,
                     previous_id=run.finished_step,

@@ -1,8 +1,9 @@
 """Storing jobs: the columns of the one statement that inserts a batch with its hints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orqestra.model.errors import OutcomeUnknown
 from orqestra.model.job import JobSpec
 from orqestra.store.database import Statements
 
@@ -38,19 +39,27 @@ async def submit_jobs(statements: Statements, jobs: Sequence[PlacedJob], *, serv
     assert row is not None
     ids: list[int | None] = list(row["ids"])
     if row["new_ids"] is not None:
-        ids = await _with_first_ids(statements, jobs, ids, set(row["new_ids"]))
+        new = set(row["new_ids"])
+        ids = [job_id if job_id in new else None for job_id in ids]
+        await _find_first_ids(statements, jobs, ids)
     return Stored(ids=ids, outbox_id=row["outbox_id"], entries=row["entries"] or b"")
 
 
-async def _with_first_ids(
-    statements: Statements, jobs: Sequence[PlacedJob], ids: list[int | None], new: set[int]
-) -> list[int | None]:
-    """Replace ids that were not inserted by those their keys have already (a new snapshot sees them)."""
-    keys = [job.spec.key for job, job_id in zip(jobs, ids, strict=True) if job_id not in new and job.spec.key]
-    known: Mapping[str, int] = {
-        row["idempotency_key"]: row["id"] for row in await statements.fetch("find_keys", keys=keys)
-    }
-    return [job_id if job_id in new else known.get(job.spec.key or "") for job, job_id in zip(jobs, ids, strict=True)]
+async def _find_first_ids(statements: Statements, jobs: Sequence[PlacedJob], ids: list[int | None]) -> None:
+    """Fill in the ids that the keys of jobs that were not inserted have already: a new snapshot sees them.
+
+    Raises:
+        OutcomeUnknown: a key was freed meanwhile. What has a key can be submitted again.
+    """
+    missing = [at for at, job_id in enumerate(ids) if job_id is None and jobs[at].spec.key is not None]
+    if not missing:
+        return
+    rows = await statements.fetch("find_keys", keys=[jobs[at].spec.key for at in missing])
+    known = {row["idempotency_key"]: row["id"] for row in rows}
+    for at in missing:
+        ids[at] = known.get(jobs[at].spec.key)
+        if ids[at] is None:
+            raise OutcomeUnknown(f"the job with key {jobs[at].spec.key!r} was deleted while it was submitted again")
 
 
 def _columns(jobs: Sequence[PlacedJob]) -> dict[str, list[object]]:

@@ -40,10 +40,10 @@ end
 if phase == 'whole' or phase == 'more' then
   local undisturbed = redis.call('GET', filling) == generation
   redis.call('DEL', filling)
-  if phase == 'whole' and undisturbed then
+  -- What sorts behind the window has others before it that only Postgres knows, or will have.
+  local cut = redis.call('ZREMRANGEBYRANK', ready, ARGV[6], -1)
+  if phase == 'whole' and undisturbed and cut == 0 then
     redis.call('HDEL', partial, lane)
   end
-  -- What sorts behind the window has others before it that only Postgres knows.
-  redis.call('ZREMRANGEBYRANK', ready, ARGV[6], -1)
 end
 return 1

@@ -51,7 +51,10 @@ SELECT idempotency_key, id FROM jobs WHERE idempotency_key = ANY(:keys::text[]);
 -- A row in other hands is a lost race, hence SKIP LOCKED. The session is read, not locked: a claim that
 -- lands on a session closed meanwhile is found by the sweep.
 WITH locked AS (
-    SELECT w.id, w.session_id, w.token, s.worker_id, octet_length(j.payload) AS size
+    SELECT w.id, w.session_id, w.token, s.worker_id,
+           octet_length(j.payload) + CASE WHEN j.previous_job_id IS NULL THEN 0 ELSE (
+               SELECT least(coalesce(p.stdout_bytes, 0), :output_bytes) FROM jobs p WHERE p.id = j.previous_job_id
+           ) END AS size
     FROM unnest(:ids::bigint[], :session_ids::bigint[], :tokens::bigint[]) AS w(id, session_id, token)
     JOIN sessions s ON s.id = w.session_id AND s.closed_at IS NULL
     JOIN jobs j ON j.id = w.id
@@ -99,15 +102,18 @@ CROSS JOIN LATERAL (
 ) AS c;
 
 -- name: list_delayed
--- What becomes due before the horizon, soonest first in each lane.
-SELECT d.id, l.id AS lane_id, d.priority, ceil(extract(epoch FROM d.available_at) * 1000)::bigint AS due_ms
+-- A page of what becomes due before the horizon, soonest first; a page begins where the last one ended.
+SELECT d.id, l.id AS lane_id, d.priority, ceil(extract(epoch FROM d.available_at) * 1000)::bigint AS due_ms,
+       d.available_at
 FROM lanes l
 CROSS JOIN LATERAL (
     SELECT id, priority, available_at FROM jobs
     WHERE lane_id = l.id AND state IN ('pending', 'retrying') AND delayed
+      AND available_at >= :from_at::timestamptz
       AND available_at <= statement_timestamp() + :horizon_ms::bigint * interval '1 millisecond'
-    ORDER BY available_at LIMIT :per_lane
-) AS d;
+    ORDER BY available_at LIMIT :page
+) AS d
+ORDER BY d.available_at, d.id LIMIT :page;
 
 -- name: settle_completed
 -- Plain jobs that succeeded and that nobody wants cancelled. What this does not return goes the slow way.
@@ -135,7 +141,9 @@ WHERE j.id = l.id
 RETURNING j.id, j.fence, j.token;
 
 -- name: find_runs
-SELECT DISTINCT run_id FROM jobs WHERE id = ANY(:ids::bigint[]) AND run_id IS NOT NULL ORDER BY run_id;
+-- Jobs first, by their ids: the planner would else walk the whole index of steps.
+WITH wanted AS MATERIALIZED (SELECT run_id FROM jobs WHERE id = ANY(:ids::bigint[]))
+SELECT DISTINCT run_id FROM wanted WHERE run_id IS NOT NULL ORDER BY run_id;
 
 -- name: lock_jobs
 SELECT id, state, attempt, max_retries, backoff_base_ms, backoff_factor, backoff_cap_ms,

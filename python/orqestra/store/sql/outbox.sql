@@ -26,7 +26,10 @@ SELECT id, queue, requires FROM lanes WHERE id > :after ORDER BY id;
 SELECT count(*) AS lanes FROM lanes;
 
 -- name: add_lane
-INSERT INTO lanes (queue, requires) VALUES (:queue, :requires::text[]) ON CONFLICT DO NOTHING RETURNING id;
+-- One at a time, so that lanes become visible in the order of their ids: list_lanes reads from the last on.
+WITH alone AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended('orqestra lanes', 0)))
+INSERT INTO lanes (queue, requires) SELECT :queue, :requires::text[] FROM alone
+ON CONFLICT DO NOTHING RETURNING id;
 
 -- name: find_lane
 SELECT id FROM lanes WHERE queue = :queue AND requires = :requires::text[];

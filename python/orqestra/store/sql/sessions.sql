@@ -40,6 +40,10 @@ FROM unnest(:ids::bigint[], :slots::integer[]) AS r(id, slots)
 WHERE s.id = r.id AND s.closed_at IS NULL
 RETURNING s.id;
 
+-- name: list_closed
+-- Which of these streams, open as far as their server knows, are closed here.
+SELECT id FROM sessions WHERE id = ANY(:ids::bigint[]) AND closed_at IS NOT NULL;
+
 -- name: read_clock
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms;
 
@@ -60,10 +64,15 @@ RETURNING id;
 
 -- name: find_orphans
 -- Running jobs whose session is closed. Read without locks: settlement guards each of them again.
+-- Driven from the sessions, of which there are few: ordered by job it would walk the whole table.
 SELECT j.id, j.fence, j.token, j.session_id, s.closed_reason
-FROM jobs j JOIN sessions s ON s.id = j.session_id
-WHERE j.state = 'running' AND s.closed_at IS NOT NULL
-ORDER BY j.id
+FROM sessions s
+CROSS JOIN LATERAL (
+    SELECT id, fence, token, session_id FROM jobs
+    WHERE session_id = s.id AND state = 'running'
+    LIMIT :at_most
+) AS j
+WHERE s.closed_at IS NOT NULL
 LIMIT :at_most;
 
 -- name: delete_sessions

@@ -1,0 +1,188 @@
+"""The peer of one worker: what the engine says to it, waiting to be written.
+
+Everything is queued here and returns at once; what waits is merged into as few messages as possible.
+Beats have a place of their own, so that they never wait behind data.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
+
+from orqestra.clock import Clock
+from orqestra.engine.sessions import Opened
+from orqestra.model.errors import InvalidInput
+from orqestra.model.report import AttemptRef, Verdict
+from orqestra.store.database import Row
+from orqestra.v1 import jobs_pb2, worker_pb2
+
+PROTOCOL: Final = 1
+ACK_SECONDS: Final = 2.0
+# A slow link may take long for a large Assign; a worker that reads nothing for so long is stopped or gone.
+WRITE_SECONDS: Final = 10.0
+GOODBYE_SECONDS: Final = 1.0
+
+VERDICTS: Final = {
+    Verdict.ACCEPTED: worker_pb2.ResultAcks.VERDICT_ACCEPTED,
+    Verdict.DUPLICATE: worker_pb2.ResultAcks.VERDICT_DUPLICATE,
+    Verdict.STALE: worker_pb2.ResultAcks.VERDICT_STALE,
+    Verdict.UNKNOWN: worker_pb2.ResultAcks.VERDICT_UNKNOWN,
+}
+
+
+class StreamPeer:
+    """What the engine says to one worker, waiting to be written."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._first: worker_pb2.ServerMessage | None = None
+        self._beat: worker_pb2.ServerMessage | None = None
+        self._messages: deque[worker_pb2.ServerMessage] = deque()
+        self._answers: list[tuple[AttemptRef, Verdict]] = []
+        self._some = asyncio.Event()
+        self._number = 0
+        self._acknowledged = 0
+        self._sent_at: deque[tuple[int, float]] = deque()
+        self._writing_since: float | None = None
+        self._ended_at = 0.0
+        self.ended: str | None = None
+
+    def assign(self, jobs: Sequence[Row], previous: Mapping[int, bytes]) -> None:
+        """Queue one Assign message."""
+        self._number += 1
+        self._queue(
+            worker_pb2.ServerMessage(
+                assign=worker_pb2.Assign(number=self._number, jobs=[_assignment(job, previous) for job in jobs])
+            )
+        )
+
+    def answer(self, verdicts: Sequence[tuple[AttemptRef, Verdict]]) -> None:
+        """Queue verdicts; all that wait go in one message."""
+        self._answers.extend(verdicts)
+        self._some.set()
+
+    def stored(self, attempt: AttemptRef, stream: int, offset: int, *, kept: bool) -> None:
+        """Queue the answer to a piece of output."""
+        ack = worker_pb2.OutputAck(
+            attempt=_ref(attempt), stream=cast("jobs_pb2.Stream", stream), offset=offset, stored=kept
+        )
+        self._queue(worker_pb2.ServerMessage(output_ack=ack))
+
+    def cancel(self, attempts: Sequence[AttemptRef]) -> None:
+        """Queue a cancel."""
+        cancel = worker_pb2.Cancel(attempts=map(_ref, attempts))
+        self._queue(worker_pb2.ServerMessage(cancel=cancel))
+
+    def follow(self, attempt: AttemptRef, *, stop: bool) -> None:
+        """Queue the wish for live output."""
+        follow = worker_pb2.Follow(attempt=_ref(attempt), stop=stop)
+        self._queue(worker_pb2.ServerMessage(follow=follow))
+
+    def renewed(self, seq: int, now_ms: int) -> None:
+        """Replace the waiting answer to a beat, if any: only the last counts."""
+        ack = worker_pb2.BeatAck(seq=seq, server_time_ms=now_ms)
+        self._beat = worker_pb2.ServerMessage(beat_ack=ack)
+        self._some.set()
+
+    def end(self, reason: str) -> None:
+        """Say goodbye after what is queued, and end the stream."""
+        if self.ended is None:
+            self.ended = reason
+            self._ended_at = self._clock.monotonic()
+            self._some.set()
+
+    def welcome(self, opened: Opened, *, server: str, lease_ms: int) -> None:
+        """Put the answer to Hello before everything else."""
+        welcome = worker_pb2.Welcome(
+            session_id=opened.session.id,
+            lease_ms=lease_ms,
+            revoke=map(_ref, opened.revoke),
+            server=server,
+            protocol=PROTOCOL,
+        )
+        self._first = worker_pb2.ServerMessage(welcome=welcome)
+        self._some.set()
+
+    def acknowledge(self, up_to: int) -> None:
+        """Note that the worker has accepted every Assign up to this number."""
+        if not self._acknowledged <= up_to <= self._number:
+            raise InvalidInput("assign_ack.up_to", f"{up_to}; {self._acknowledged} to {self._number} are allowed")
+        self._acknowledged = up_to
+        while self._sent_at and self._sent_at[0][0] <= up_to:
+            self._sent_at.popleft()
+
+    def overdue(self) -> str | None:
+        """Return what the worker has not done in time, if anything: acknowledge, or read at all."""
+        now = self._clock.monotonic()
+        if self._sent_at and now - self._sent_at[0][1] > ACK_SECONDS:
+            return f"an assignment was not acknowledged within {ACK_SECONDS:g} seconds"
+        if self._writing_since is not None and now - self._writing_since > WRITE_SECONDS:
+            return f"the worker has not read for {WRITE_SECONDS:g} seconds"
+        return None
+
+    def is_over(self) -> bool:
+        """Return whether the goodbye has had its time."""
+        return self.ended is not None and self._clock.monotonic() - self._ended_at > GOODBYE_SECONDS
+
+    async def next_message(self) -> worker_pb2.ServerMessage | None:
+        """Return the next message, as soon as there is one; None once the stream is to end."""
+        while True:
+            message = self._pop()
+            if message is not None:
+                return message
+            if self.ended is not None:
+                return None
+            self._some.clear()
+            await self._some.wait()
+
+    def writing(self) -> None:
+        """Start the time that the worker has to read."""
+        self._writing_since = self._clock.monotonic()
+
+    def written(self, message: worker_pb2.ServerMessage) -> None:
+        """Start the time that the worker has to acknowledge an Assign; it may have done so already."""
+        self._writing_since = None
+        if message.HasField("assign") and message.assign.number > self._acknowledged:
+            self._sent_at.append((message.assign.number, self._clock.monotonic()))
+
+    def _queue(self, message: worker_pb2.ServerMessage) -> None:
+        self._messages.append(message)
+        self._some.set()
+
+    def _pop(self) -> worker_pb2.ServerMessage | None:
+        if self._first is not None:
+            message, self._first = self._first, None
+            return message
+        if self._beat is not None:
+            message, self._beat = self._beat, None
+            return message
+        if self._messages:
+            return self._messages.popleft()
+        if self._answers:
+            answers, self._answers = self._answers, []
+            acks = [_ack(attempt, verdict) for attempt, verdict in answers]
+            return worker_pb2.ServerMessage(result_acks=worker_pb2.ResultAcks(acks=acks))
+        return None
+
+
+def _assignment(job: Row, previous: Mapping[int, bytes]) -> worker_pb2.Assignment:
+    return worker_pb2.Assignment(
+        attempt=worker_pb2.AttemptRef(job_id=job["id"], fence=job["fence"], token=job["token"]),
+        type=job["type"],
+        payload=job["payload"],
+        attempt_number=job["attempt"] + 1,
+        timeout_ms=job["timeout_ms"],
+        grace_ms=job["grace_ms"],
+        run_id=job["run_id"] or 0,
+        step=job["step_key"] or "",
+        has_previous_output=job["previous_job_id"] is not None,
+        previous_output=previous.get(job["previous_job_id"], b""),
+    )
+
+
+def _ref(attempt: AttemptRef) -> worker_pb2.AttemptRef:
+    return worker_pb2.AttemptRef(job_id=attempt.job_id, fence=attempt.fence, token=attempt.token)
+
+
+def _ack(attempt: AttemptRef, verdict: Verdict) -> worker_pb2.ResultAcks.Ack:
+    return worker_pb2.ResultAcks.Ack(attempt=_ref(attempt), verdict=VERDICTS[verdict])
