@@ -182,8 +182,8 @@ class Intake(Service):
 
     def _hand_over(self, parts: list[Stored]) -> list[int]:
         for stored in parts:
-            if stored.outbox_id is not None:
-                self._relay.hand_over(stored.outbox_id, stored.entries)
+            for row in stored.hints:
+                self._relay.hand_over(*row)
         return [job_id for stored in parts for job_id in stored.ids if job_id is not None]
 
     async def _bisect(self, batch: list[_Request], error: asyncpg.PostgresError) -> None:

@@ -1,5 +1,6 @@
 """Refill: brings partial lanes, and what becomes due soon, from Postgres back into Redis."""
 
+import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -35,23 +36,22 @@ class Refill(Service):
         self._pg_clock = core.pg_clock
         self._window = window
         self.wake_lanes: Callable[[Sequence[int]], None] = _nobody
-        self._partial: dict[int, str] = {}
+        self._partial: set[int] = set()
         self._horizon_due = True
         self._loaded_at = core.clock.monotonic()
         core.link.on_return(self._returned)
 
     def ask(self, partial: Sequence[tuple[int, str]]) -> None:
-        """Refill these lanes; each comes with the generation it was reported with."""
+        """Refill these lanes."""
         if partial:
-            self._partial.update(partial)
+            self._partial.update(lane for lane, _ in partial)
             self.wake()
 
     async def run_once(self) -> float | None:
         """Refill what was asked for; load the delayed horizon each minute and after Redis returned."""
         try:
             while self._partial and self._link.up:
-                lane, generation = self._partial.popitem()
-                await self._refill(lane, generation)
+                await self._refill(self._partial.pop())
             if self._link.up and self._is_horizon_due():
                 await self._load_horizon()
         except HintsUnavailable as error:
@@ -65,15 +65,16 @@ class Refill(Service):
     def _is_horizon_due(self) -> bool:
         return self._horizon_due or self.clock.monotonic() - self._loaded_at >= HORIZON_SECONDS
 
-    async def _refill(self, lane: int, generation: str) -> None:
-        if not await self._hints.begin_refill(lane, generation):
+    async def _refill(self, lane: int) -> None:
+        name = secrets.token_hex(8)
+        if not await self._hints.begin_refill(lane, name):
             return
         rows = await self._database.fetch("peek_lanes", lane_ids=[lane], per_lane=self._window)
         for at in range(0, len(rows), CHUNK):
-            if not await self._hints.add_refill(lane, generation, _pack(rows[at : at + CHUNK])):
+            if not await self._hints.add_refill(lane, name, _pack(rows[at : at + CHUNK])):
                 return
             self.wake_lanes([lane])
-        await self._hints.end_refill(lane, generation, whole=len(rows) < self._window)
+        await self._hints.end_refill(lane, name, whole=len(rows) < self._window)
         self.wake_lanes([lane])
         if rows:
             log.debug("lane refilled", lane=lane, hints=len(rows))

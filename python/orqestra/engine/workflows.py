@@ -44,8 +44,8 @@ class Workflows:
                 if key is None:
                     raise MaybeStored(f"{error}; the run may have been stored") from error
                 continue
-            if stored is not None and stored.outbox_id is not None:
-                self._relay.hand_over(stored.outbox_id, stored.entries)
+            for row in stored.hints if stored is not None else ():
+                self._relay.hand_over(*row)
             return run_id
         raise MaybeStored(f"run of {name} with key {key!r}: try again, the key makes that safe")
 

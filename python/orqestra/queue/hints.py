@@ -90,17 +90,17 @@ class Hints:
         packed = "".join(f"{lane:08x}" for lane in lanes)
         await self._run("mark", [_generation(), int(set_epoch), packed])
 
-    async def begin_refill(self, lane: int, generation: str) -> bool:
-        """Announce the refill of a partial lane, before Postgres is read. False: it is not partial."""
-        return await self._refill(lane, generation, "begin", b"")
+    async def begin_refill(self, lane: int, name: str) -> bool:
+        """Announce a refill of a partial lane, before Postgres is read. False: it is not partial."""
+        return await self._refill(lane, name, "begin", b"")
 
-    async def add_refill(self, lane: int, generation: str, hints: bytes) -> bool:
+    async def add_refill(self, lane: int, name: str, hints: bytes) -> bool:
         """Add a chunk. False: the lane is not partial any more, stop."""
-        return await self._refill(lane, generation, "add", hints)
+        return await self._refill(lane, name, "add", hints)
 
-    async def end_refill(self, lane: int, generation: str, *, whole: bool) -> bool:
-        """End the refill; a lane that is whole with it is no longer partial."""
-        return await self._refill(lane, generation, "whole" if whole else "more", b"")
+    async def end_refill(self, lane: int, name: str, *, whole: bool) -> bool:
+        """End the refill; a lane that is whole with it, and of which nothing was left out, is no longer partial."""
+        return await self._refill(lane, name, "whole" if whole else "more", b"")
 
     async def recover(self) -> int:
         """Push back what was taken and forgotten for two seconds; returns how many hints."""
@@ -146,8 +146,8 @@ class Hints:
                 raw = await subscription.get_message(timeout=SUBSCRIBE_WAIT_SECONDS)
                 yield None if raw is None else self._read_message(raw)
 
-    async def _refill(self, lane: int, generation: str, phase: str, hints: bytes) -> bool:
-        arguments = [f"{lane:08x}", generation, phase, hints, self._window, self._boot_id]
+    async def _refill(self, lane: int, name: str, phase: str, hints: bytes) -> bool:
+        arguments = [f"{lane:08x}", name, phase, hints, self._window, self._boot_id]
         return bool(await self._run("refill", arguments) == 1)
 
     def _read_message(self, raw: dict[str, Any]) -> Message | None:

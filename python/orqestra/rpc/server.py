@@ -10,6 +10,7 @@ from orqestra.model import limits
 from orqestra.model.errors import BadSettings
 from orqestra.rpc.jobs import JobsService
 from orqestra.rpc.roles import ROLES
+from orqestra.rpc.undecodable import TellUndecodable
 from orqestra.rpc.worker_stream import WorkerStreams
 from orqestra.rpc.workflows import WorkflowsService
 from orqestra.v1 import (
@@ -47,7 +48,7 @@ class GrpcServer:
 
     def __init__(self, jobs: JobsService, workflows: WorkflowsService, streams: WorkerStreams) -> None:
         _check_roles()
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=OPTIONS, interceptors=[TellUndecodable()])
         self._health = health.aio.HealthServicer()
         jobs_pb2_grpc.add_JobsServicer_to_server(jobs, self._server)
         workflows_pb2_grpc.add_WorkflowsServicer_to_server(workflows, self._server)

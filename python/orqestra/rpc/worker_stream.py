@@ -5,7 +5,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from orqestra.clock import Clock
 from orqestra.engine.dispatcher import Dispatcher
@@ -155,10 +154,7 @@ def _take_error(read: "asyncio.Task[Any]") -> None:
 
 
 async def _read_one(context: Context) -> worker_pb2.WorkerMessage | None:
-    try:
-        message = await context.read()
-    except DecodeError as error:
-        raise InvalidInput("message", f"cannot be read as a message of a worker: {error}") from error
+    message = await context.read()
     return None if message is grpc.aio.EOF else message
 
 

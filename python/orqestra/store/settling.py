@@ -128,8 +128,7 @@ class Settling:
             )
         if jobs:
             stored = await submit_jobs(self._statements, jobs, server_id=self._server_id)
-            if stored.outbox_id is not None:
-                self._settled.hints.append((stored.outbox_id, stored.entries))
+            self._settled.hints.extend(stored.hints)
 
     async def _judge(self, reports: Sequence[Report], jobs: Mapping[int, Row]) -> dict[int, Verdict]:
         """Say why reports do not fit their rows, in the order of docs/protocol.md."""

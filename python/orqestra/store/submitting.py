@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orqestra.model.errors import OutcomeUnknown
 from orqestra.model.job import JobSpec
 from orqestra.store.database import Statements
 
@@ -25,41 +24,43 @@ class PlacedJob:
 class Stored:
     """The ids in the order of the jobs; None where a step had been inserted before.
 
-    `entries` are the hints of the rows that are really new, kept in the outbox row `outbox_id`.
+    `hints` are the outbox rows, id and entries, of what is really new: one, unless a key was freed meanwhile.
     """
 
     ids: list[int | None]
-    outbox_id: int | None
-    entries: bytes
+    hints: list[tuple[int, bytes]]
 
 
 async def submit_jobs(statements: Statements, jobs: Sequence[PlacedJob], *, server_id: int) -> Stored:
     """Insert a batch and its outbox row in one statement; known idempotency keys answer their first id."""
     row = await statements.fetch_one("submit_jobs", server_id=server_id, **_columns(jobs))
     assert row is not None
-    ids: list[int | None] = list(row["ids"])
+    hints = [] if row["outbox_id"] is None else [(row["outbox_id"], row["entries"])]
+    stored = Stored(ids=list(row["ids"]), hints=hints)
     if row["new_ids"] is not None:
-        new = set(row["new_ids"])
-        ids = [job_id if job_id in new else None for job_id in ids]
-        await _find_first_ids(statements, jobs, ids)
-    return Stored(ids=ids, outbox_id=row["outbox_id"], entries=row["entries"] or b"")
+        await _find_first_ids(statements, jobs, stored, server_id=server_id, new=set(row["new_ids"]))
+    return stored
 
 
-async def _find_first_ids(statements: Statements, jobs: Sequence[PlacedJob], ids: list[int | None]) -> None:
-    """Fill in the ids that the keys of jobs that were not inserted have already: a new snapshot sees them.
+async def _find_first_ids(
+    statements: Statements, jobs: Sequence[PlacedJob], stored: Stored, *, server_id: int, new: set[int]
+) -> None:
+    """Replace ids that were not inserted by those that their keys have already: a new snapshot sees them.
 
-    Raises:
-        OutcomeUnknown: a key was freed meanwhile. What has a key can be submitted again.
+    A key that was freed meanwhile is submitted again, alone: what was inserted already has no need of it.
     """
-    missing = [at for at, job_id in enumerate(ids) if job_id is None and jobs[at].spec.key is not None]
-    if not missing:
-        return
-    rows = await statements.fetch("find_keys", keys=[jobs[at].spec.key for at in missing])
+    old = [at for at, job_id in enumerate(stored.ids) if job_id not in new]
+    keys = [jobs[at].spec.key for at in old if jobs[at].spec.key is not None]
+    rows = await statements.fetch("find_keys", keys=keys) if keys else []
     known = {row["idempotency_key"]: row["id"] for row in rows}
-    for at in missing:
-        ids[at] = known.get(jobs[at].spec.key)
-        if ids[at] is None:
-            raise OutcomeUnknown(f"the job with key {jobs[at].spec.key!r} was deleted while it was submitted again")
+    for at in old:
+        stored.ids[at] = known.get(jobs[at].spec.key)
+    freed = [at for at in old if stored.ids[at] is None and jobs[at].spec.key is not None]
+    if freed:
+        again = await submit_jobs(statements, [jobs[at] for at in freed], server_id=server_id)
+        stored.hints.extend(again.hints)
+        for at, job_id in zip(freed, again.ids, strict=True):
+            stored.ids[at] = job_id
 
 
 def _columns(jobs: Sequence[PlacedJob]) -> dict[str, list[object]]:

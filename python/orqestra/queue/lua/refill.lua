@@ -4,7 +4,7 @@
 -- KEYS[1]  {ns}:epoch
 -- ARGV[1]  prefix
 -- ARGV[2]  lane, 8 hex digits
--- ARGV[3]  generation of the lane when it was reported partial
+-- ARGV[3]  a name of this refill, no other's
 -- ARGV[4]  phase: "begin", "add", "whole" (the end; Postgres held no more) or "more" (the end; it did)
 -- ARGV[5]  hints to add, 25 bytes each, all of this lane
 -- ARGV[6]  window: hints a lane holds at most
@@ -23,7 +23,7 @@ end
 
 if phase == 'begin' then
   -- Should the refilling server die, the lane is an ordinary partial one again after this.
-  redis.call('SET', filling, ARGV[3], 'PX', 5000)
+  redis.call('SET', filling, ARGV[3] .. ' ' .. generation, 'PX', 5000)
   return 1
 end
 
@@ -38,8 +38,10 @@ if #args > 0 then
 end
 
 if phase == 'whole' or phase == 'more' then
-  local undisturbed = redis.call('GET', filling) == generation
-  redis.call('DEL', filling)
+  local undisturbed = redis.call('GET', filling) == ARGV[3] .. ' ' .. generation
+  if undisturbed then
+    redis.call('DEL', filling)
+  end
   -- What sorts behind the window has others before it that only Postgres knows, or will have.
   local cut = redis.call('ZREMRANGEBYRANK', ready, ARGV[6], -1)
   if phase == 'whole' and undisturbed and cut == 0 then
