@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from orqestra._dispatch import Matcher
 from orqestra.clock import Clock, SystemClock
+from orqestra.engine.audit import Audit
 from orqestra.engine.cancels import Cancels
 from orqestra.engine.catalog import Catalog
 from orqestra.engine.core import Core
@@ -94,7 +95,8 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     catalog = Catalog(settings.workflows_dir, core.clock)
     sessions.on_change(dispatcher.wake)
     sessions.on_change(expiry.wake)
-    loops = (relay, refill, watch, outputs, settlement, expiry, cancels, Janitor(core, lanes), intake, dispatcher)
+    healers = (refill, expiry, Audit(core, lanes, sessions), Janitor(core, lanes))
+    loops = (relay, watch, outputs, settlement, cancels, *healers, intake, dispatcher)
     return Parts(
         link=core.link,
         lanes=lanes,

@@ -1,6 +1,6 @@
 """The lanes known to this server: a queue plus the labels a worker must have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from orqestra.model import limits
@@ -25,6 +25,15 @@ class Lanes:
     def ids(self) -> list[int]:
         """Return all lanes known here."""
         return list(self._ids.values())
+
+    def served_by(self, profiles: Iterable[tuple[frozenset[str], frozenset[str]]]) -> list[int]:
+        """Return the lanes that workers with such queues and labels serve, in the order of their ids."""
+        known = tuple(profiles)
+        return sorted(
+            lane
+            for (queue, requires), lane in self._ids.items()
+            if any(queue in queues and labels.issuperset(requires) for queues, labels in known)
+        )
 
     def listen(self, listener: LaneListener) -> None:
         """Call `listener(id, queue, requires)` for each lane that becomes known."""

@@ -77,6 +77,7 @@ class Session:
         self.slots = greeting.slots
         self.peer = peer
         self.number = greeting.number
+        self.profile = (frozenset(greeting.queues), frozenset(greeting.labels))
         self.heard = True
         self.beat = 0
         self.cancelled: set[AttemptRef] = set()
@@ -124,6 +125,11 @@ class Sessions:
     def ids(self) -> list[int]:
         """The open sessions of this server."""
         return list(self._open)
+
+    @property
+    def profiles(self) -> set[tuple[frozenset[str], frozenset[str]]]:
+        """The queues and labels of the open sessions, each pair once."""
+        return {session.profile for session in self._open.values()}
 
     def on_change(self, call: Callable[[], None]) -> None:
         """Call this after a session was opened or replaced: there may be jobs to bring back or to give."""

@@ -15,6 +15,9 @@ from orqestra.queue.connection import away_as_error
 PROMOTE_HINTS: Final = 1000
 HORIZON_MS: Final = 10 * 60 * 1000
 FORGOTTEN_MS: Final = 2000
+# A little less than the second between two audits of one server.
+AUDIT_MS: Final = 900
+AUDIT_ADDS: Final = 100
 SUBSCRIBE_WAIT_SECONDS: Final = 0.2
 
 
@@ -106,6 +109,16 @@ class Hints:
         """Push back what was taken and forgotten for two seconds; returns how many hints."""
         return int(await self._run("recover", [FORGOTTEN_MS, self._boot_id]))
 
+    async def is_auditor(self) -> bool:
+        """Return whether it is this server that audits in this second."""
+        async with away_as_error():
+            return bool(await self._redis.set(f"{self._prefix}audit", self._boot_id, nx=True, px=AUDIT_MS))
+
+    async def audit(self, lane: int, hints: bytes) -> int:
+        """Add what a lane lacks of the best hints it should have; returns how many it lacked."""
+        arguments = [f"{lane:08x}", hints, AUDIT_ADDS, _generation(), self._boot_id]
+        return int(await self._run("audit", arguments))
+
     async def forget(self, hints: bytes) -> None:
         """Remove the hints of cancelled jobs."""
         await self._run("forget", [hints])
@@ -174,7 +187,7 @@ class Hints:
             return await self._scripts[name](keys=self._keys, args=[self._prefix, *arguments])
 
 
-_SCRIPTS: Final = ("push", "take", "mark", "refill", "recover", "forget")
+_SCRIPTS: Final = ("push", "take", "mark", "refill", "recover", "audit", "forget")
 
 
 def _read_take(reply: list[Any]) -> Take:

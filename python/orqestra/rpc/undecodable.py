@@ -33,9 +33,7 @@ class Undecodable:
 class TellUndecodable(grpc.aio.ServerInterceptor):
     """Lets the services themselves refuse what cannot be read. Their methods are given an `Undecodable`."""
 
-    async def intercept_service(
-        self, continuation: Continue, details: grpc.HandlerCallDetails
-    ) -> Handler:
+    async def intercept_service(self, continuation: Continue, details: grpc.HandlerCallDetails) -> Handler:
         """Return the handler of a call, with a deserializer that raises nothing."""
         handler = await continuation(details)
         if handler is None or handler.request_deserializer is None:

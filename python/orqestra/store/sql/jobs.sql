@@ -101,6 +101,23 @@ CROSS JOIN LATERAL (
     ORDER BY priority DESC, id LIMIT :per_lane
 ) AS c;
 
+-- name: list_overdue
+-- Of the first jobs of each lane, those that have been claimable for a while: their hints should be known.
+SELECT l.lane_id, c.priority, c.id
+FROM unnest(:lane_ids::integer[]) AS l(lane_id)
+CROSS JOIN LATERAL (
+    (SELECT id, priority, available_at FROM jobs
+     WHERE lane_id = l.lane_id AND state = 'pending' AND NOT delayed
+     ORDER BY priority DESC, id LIMIT :per_lane)
+    UNION ALL
+    (SELECT id, priority, available_at FROM jobs
+     WHERE lane_id = l.lane_id AND state IN ('pending', 'retrying') AND delayed
+       AND available_at <= statement_timestamp()
+     ORDER BY available_at LIMIT :per_lane)
+) AS c
+WHERE c.available_at < statement_timestamp() - :older_ms::bigint * interval '1 millisecond'
+ORDER BY l.lane_id, c.priority DESC, c.id;
+
 -- name: list_delayed
 -- A page of what becomes due before the horizon, soonest first; a page begins where the last one ended.
 SELECT d.id, l.id AS lane_id, d.priority, ceil(extract(epoch FROM d.available_at) * 1000)::bigint AS due_ms,

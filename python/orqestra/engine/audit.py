@@ -1,0 +1,64 @@
+"""Audit: once a second one server compares what Redis should know with what it knows.
+
+Nothing should be missing; a Redis that lost single writes, as after a failover, is healed by this.
+"""
+
+from collections import defaultdict
+from typing import Final
+
+from orqestra.engine.core import Core
+from orqestra.engine.lanes import Lanes
+from orqestra.engine.sessions import Sessions
+from orqestra.log import get_logger
+from orqestra.model.errors import HintsUnavailable
+from orqestra.service import Service
+
+TICK_SECONDS: Final = 1.0
+LANES_A_TICK: Final = 64
+HINTS_PER_LANE: Final = 1000
+# Younger ones may be on their way.
+OLDER_MS: Final = 2000
+
+log = get_logger(__name__)
+
+
+class Audit(Service):
+    """Looks at the lanes that a worker of this server serves, some each second, going round."""
+
+    def __init__(self, core: Core, lanes: Lanes, sessions: Sessions) -> None:
+        super().__init__("audit", core.clock)
+        self._database = core.database
+        self._hints = core.hints
+        self._link = core.link
+        self._lanes = lanes
+        self._sessions = sessions
+        self._after = 0
+        self.repaired = 0
+
+    async def run_once(self) -> float | None:
+        """Audit the next lanes, if it is this server's turn."""
+        lanes = self._next_lanes()
+        try:
+            if lanes and self._link.up and await self._hints.is_auditor():
+                await self._audit(lanes)
+        except HintsUnavailable as error:
+            self._link.lost(str(error))
+        return TICK_SECONDS
+
+    def _next_lanes(self) -> list[int]:
+        served = self._lanes.served_by(self._sessions.profiles)
+        following = [lane for lane in served if lane > self._after] or served
+        chosen = following[:LANES_A_TICK]
+        self._after = chosen[-1] if chosen else 0
+        return chosen
+
+    async def _audit(self, lanes: list[int]) -> None:
+        rows = await self._database.fetch("list_overdue", lane_ids=lanes, per_lane=HINTS_PER_LANE, older_ms=OLDER_MS)
+        packed: dict[int, list[bytes]] = defaultdict(list)
+        for row in rows:
+            packed[row["lane_id"]].append(b"%08x%d%016x" % (row["lane_id"], 9 - row["priority"], row["id"]))
+        for lane, hints in packed.items():
+            missing = await self._hints.audit(lane, b"".join(hints[:HINTS_PER_LANE]))
+            if missing:
+                self.repaired += missing
+                log.warning("redis lacked hints of a lane", lane=lane, missing=missing)
