@@ -62,9 +62,7 @@ async def test_a_running_job_is_marked_and_its_worker_told_once(engine: Engine) 
     worker = await engine.connect()
     row = await engine.running(worker)
 
-    assert await engine.cancels.cancel([row["id"]]) == [
-        Cancelled(id=row["id"], was=State.RUNNING, state=State.RUNNING)
-    ]
+    assert await engine.cancels.cancel([row["id"]]) == [Cancelled(id=row["id"], was=State.RUNNING, state=State.RUNNING)]
     first = (await engine.job(row["id"]))["cancel_requested_at"]
     await engine.cancels.cancel([row["id"]])
     await engine.cancels.run_once()

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from orqestra.engine.dispatcher import CLAIMABLE
+from orqestra.engine.claims import CLAIMABLE
 from orqestra.model.lifecycle import State
 from orqestra.model.retry import RetryPolicy
 from tests.support.engine import Engine, failed, noop, succeeded

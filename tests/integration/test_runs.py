@@ -57,7 +57,7 @@ async def states(engine: Engine, run_id: int) -> tuple[str, list[str]]:
 async def unfinished_settlement(engine: Engine, row: Row) -> AsyncIterator[None]:
     """Settle a success and hold back the commit until the end of the block."""
     async with engine.database.transaction() as statements:
-        settling = Settling(statements, server_id=SERVER_ID, find_lane=engine.lanes.find)
+        settling = Settling(statements, server_id=SERVER_ID, find_lane=engine.lanes.find_existing)
         await settling.settle([succeeded(row)], wait_for_locks=True)
         yield
 

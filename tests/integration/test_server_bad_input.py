@@ -113,6 +113,11 @@ async def module_sql(module_database: str) -> AsyncIterator[Sql]:
         await connection.close()
 
 
+def raw_submit(server: RunningServer) -> Any:
+    """Return Submit as a call that sends any bytes at all."""
+    return server.channel.unary_unary(SUBMIT, response_deserializer=jobs_pb2.SubmitResponse.FromString)
+
+
 def bare(number: int, content: bytes) -> bytes:
     """Return a length-delimited field as it is on the wire, at most 127 bytes of it."""
     return bytes([number << 3 | 2, len(content)]) + content
@@ -152,7 +157,7 @@ async def test_text_that_is_not_utf8_is_refused_and_named(
     module_server: RunningServer, module_sql: Sql, field: str
 ) -> None:
     spec = noop(**{} if field == "type" else {"payload": b"{}"}).SerializeToString()
-    raw = module_server.channel.unary_unary(SUBMIT, response_deserializer=jobs_pb2.SubmitResponse.FromString)
+    raw = raw_submit(module_server)
 
     refused = await refusal(raw(bare(1, spec + bare(TEXT_FIELDS[field], b"a\xff\xfeb"))))
 
@@ -161,7 +166,7 @@ async def test_text_that_is_not_utf8_is_refused_and_named(
 
 
 async def test_labels_that_are_not_utf8_are_refused_and_named(module_server: RunningServer, module_sql: Sql) -> None:
-    raw = module_server.channel.unary_unary(SUBMIT, response_deserializer=jobs_pb2.SubmitResponse.FromString)
+    raw = raw_submit(module_server)
     label = bare(1, b"\xff") + bare(2, b"b")
 
     refused = await refusal(raw(bare(1, noop().SerializeToString() + bare(5, label))))
@@ -174,7 +179,7 @@ async def test_labels_that_are_not_utf8_are_refused_and_named(module_server: Run
 async def test_bytes_that_are_no_message_are_refused(
     module_server: RunningServer, module_sql: Sql, junk: bytes
 ) -> None:
-    raw = module_server.channel.unary_unary(SUBMIT, response_deserializer=jobs_pb2.SubmitResponse.FromString)
+    raw = raw_submit(module_server)
 
     refused = await refusal(raw(junk))
 
@@ -199,7 +204,11 @@ async def test_a_time_in_the_past_is_due_at_once(module_server: RunningServer, m
 READS: list[tuple[str, Any, list[str]]] = [
     ("ListJobs", jobs_pb2.ListJobsRequest(limit=-1), ["limit", "-1", "500"]),
     ("ListJobs", jobs_pb2.ListJobsRequest(limit=501), ["limit", "501", "500"]),
-    ("ListJobs", jobs_pb2.ListJobsRequest(statuses=[0]), ["statuses", "0", "pending", "cancelled"]),
+    (
+        "ListJobs",
+        jobs_pb2.ListJobsRequest(statuses=[jobs_pb2.STATUS_UNSPECIFIED]),
+        ["statuses", "0", "pending", "cancelled"],
+    ),
     ("ListJobs", jobs_pb2.ListJobsRequest.FromString(bytes([1 << 3, 99])), ["statuses", "99", "pending"]),
     ("ListJobs", jobs_pb2.ListJobsRequest(after=-1), ["after", "-1"]),
     ("ListJobs", jobs_pb2.ListJobsRequest(queue="a\0"), ["queue", r"a\x00"]),
@@ -209,7 +218,11 @@ READS: list[tuple[str, Any, list[str]]] = [
     ("CancelJob", jobs_pb2.CancelJobRequest(), ["ids", "0", "10000"]),
     ("CancelJob", jobs_pb2.CancelJobRequest(ids=range(1, 10_002)), ["ids", "10001", "10000"]),
     ("ListRuns", workflows_pb2.ListRunsRequest(limit=501), ["limit", "501", "500"]),
-    ("ListRuns", workflows_pb2.ListRunsRequest(statuses=[0]), ["statuses", "0", "running"]),
+    (
+        "ListRuns",
+        workflows_pb2.ListRunsRequest(statuses=[workflows_pb2.RUN_STATUS_UNSPECIFIED]),
+        ["statuses", "0", "running"],
+    ),
     ("ListRuns", workflows_pb2.ListRunsRequest(workflow="a\0"), ["workflow", r"a\x00"]),
     ("TriggerWorkflow", workflows_pb2.TriggerWorkflowRequest(name="x", idempotency_key="a\0"), ["idempotency_key"]),
 ]

@@ -5,6 +5,7 @@ from collections import defaultdict
 from typing import Any
 
 import grpc
+import pytest
 
 from orqestra.v1 import jobs_pb2
 from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT, GetOutputRequest, OutputChunk
@@ -12,7 +13,15 @@ from orqestra.v1.worker_pb2 import Assignment, LiveOutput
 from tests.support.raw_worker import RawStream, held
 from tests.support.server import RunningServer, refusal
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 CHUNK = 65536
+
+
+@pytest.fixture(name="server")
+def shared_server(module_server: RunningServer) -> RunningServer:
+    """One server for all: every test here leaves no job behind."""
+    return module_server
 
 
 def joined(chunks: list[OutputChunk]) -> dict[tuple[int, int], bytes]:
@@ -52,9 +61,7 @@ async def test_small_output_comes_as_it_was(server: RunningServer) -> None:
     job_id = await server.submit()
     async with server.worker() as worker:
         stream = await worker.open()
-        await stream.finish(
-            await stream.assigned(1), stdout=b"o\0\xff", stderr=b"e", stdout_bytes=3, stderr_bytes=1
-        )
+        await stream.finish(await stream.assigned(1), stdout=b"o\0\xff", stderr=b"e", stdout_bytes=3, stderr_bytes=1)
 
     chunks = await output(server, job_id)
 

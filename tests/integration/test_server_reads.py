@@ -1,6 +1,7 @@
 """Reading, cancelling, retrying and watching jobs over the wire."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -23,7 +24,7 @@ from tests.support.server import RunningServer, Sql, noop, refusal
 AT_ONCE = jobs_pb2.Backoff(base_ms=0)
 
 
-async def listed(server: RunningServer, **request: object) -> list[int]:
+async def listed(server: RunningServer, **request: Any) -> list[int]:
     """Return the ids of one page."""
     answer = await server.jobs.ListJobs(ListJobsRequest(**request))
     return [job.id for job in answer.jobs]

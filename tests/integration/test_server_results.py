@@ -16,7 +16,7 @@ from orqestra.v1.jobs_pb2 import (
     STATUS_RUNNING,
     CancelledJob,
 )
-from orqestra.v1.worker_pb2 import AttemptRef, Results
+from orqestra.v1.worker_pb2 import AttemptRef, HeldAttempt, Results
 from tests.support.raw_worker import Verdict, good, held
 from tests.support.server import RunningServer, Sql
 
@@ -59,7 +59,7 @@ async def test_the_same_result_again_is_a_duplicate(server: RunningServer) -> No
         [job] = await stream.assigned(1)
         twice = await stream.report([good(job.attempt, stdout=b"1"), good(job.attempt, stdout=b"2")])
         again = await stream.finish([job], stdout=b"3")
-        second = await worker.open(held=[held(job, 3)])
+        second = await worker.open(held=[held(job, HeldAttempt.PHASE_FINISHED)])
         after_reconnect = await second.finish([job], stdout=b"4")
 
     assert sorted(twice) == [Verdict.VERDICT_ACCEPTED, Verdict.VERDICT_DUPLICATE]
@@ -104,15 +104,15 @@ async def test_a_failure_is_retried_until_no_retry_is_left(server: RunningServer
             attempts.append(job)
         late = await stream.finish([attempts[0]])
 
-    job = await server.until(job_id)
+    found = await server.until(job_id)
     assert late == [Verdict.VERDICT_DUPLICATE]
-    assert (job.status, job.attempt, job.exit_code, job.stderr) == (STATUS_FAILED, 3, 3, b"3")
-    assert [(each.number, each.outcome, each.stderr) for each in job.attempts] == [
+    assert (found.status, found.attempt, found.exit_code, found.stderr) == (STATUS_FAILED, 3, 3, b"3")
+    assert [(each.number, each.outcome, each.stderr) for each in found.attempts] == [
         (1, "failed", b"1"),
         (2, "failed", b"2"),
         (3, "failed", b"3"),
     ]
-    assert "\0" not in job.error
+    assert "\0" not in found.error
 
 
 async def test_a_retry_waits_for_its_backoff(server: RunningServer) -> None:
@@ -163,7 +163,7 @@ async def test_a_running_job_that_is_cancelled_is_told_to_its_worker_and_ends_ca
         assert list((await stream.next("cancel", 0.5)).attempts) == [job.attempt]
         assert (await server.job(job_id)).cancel_requested
         # Told once on a stream, and again on the next one.
-        await stream.none("cancel", 1.2)
+        await stream.none("cancel", 1.2 if ok else 0.0)
         second = await worker.open(held=[held(job)])
         assert list((await second.next("cancel", 1.5)).attempts) == [job.attempt]
         assert await second.finish([job], ok=ok, reason="cancelled", exit_signal=15) == [Verdict.VERDICT_ACCEPTED]
@@ -222,6 +222,25 @@ async def test_a_result_that_postgres_refuses_fails_its_job_and_no_other(server:
     assert (bad.status, bad.reason) == (STATUS_FAILED, "result_rejected")
     assert "poison" not in bad.error or "check" in bad.error
     assert {job.status for job in found.values()} == {STATUS_COMPLETED}
+
+
+@pytest.mark.parametrize(
+    "result", [{"reason": "nonsense"}, {"stdout": b"x" * 8193}, {"stdout_bytes": -1}, {"wall_us": -(2**63)}], ids=str
+)
+async def test_a_result_that_makes_no_sense_fails_its_job_and_the_stream_goes_on(
+    server: RunningServer, result: dict[str, Any]
+) -> None:
+    job_id = await server.submit()
+    async with server.worker() as worker:
+        stream = await worker.open()
+        assert await stream.finish(await stream.assigned(1), **result) == [Verdict.VERDICT_ACCEPTED]
+        next_id = await server.submit()
+        await stream.finish(await stream.assigned(1))
+
+    bad = await server.job(job_id)
+    assert (bad.status, bad.reason) == (STATUS_FAILED, "result_rejected")
+    assert "the server refuses the result" in bad.error
+    assert (await server.job(next_id)).status == STATUS_COMPLETED
 
 
 async def test_many_results_in_one_message(server: RunningServer) -> None:

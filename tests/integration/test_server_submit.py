@@ -11,6 +11,7 @@ from orqestra.v1 import jobs_pb2
 from orqestra.v1.jobs_pb2 import SubmitBatchRequest, SubmitBatchResponse, SubmitRequest, SubmitStreamRequest
 from tests.support.server import RunningServer, Sql, noop, refusal
 
+
 async def stored_jobs(sql: Sql) -> int:
     count: int = await sql.fetchval("SELECT count(*) FROM jobs")
     return count
@@ -120,7 +121,9 @@ async def test_only_the_guilty_caller_of_a_joined_commit_is_refused(server: Runn
         good = [asyncio.create_task(server.submit()) for _ in range(20)]
         bad = asyncio.create_task(refusal(server.jobs.Submit(SubmitRequest(job=noop(queue="poison")))))
         good += [asyncio.create_task(server.submit()) for _ in range(20)]
-        await server.jobs.ListWorkers(jobs_pb2.ListWorkersRequest())  # sent last on this channel, answered after all came in
+        await server.jobs.ListWorkers(
+            jobs_pb2.ListWorkersRequest()
+        )  # sent last on this channel, answered after all came in
 
     ids = await asyncio.gather(*good)
 

@@ -37,7 +37,7 @@ async def test_a_job_is_stored_with_all_that_it_was_asked_with(engine: Engine) -
         timeout_ms=1,
         grace_ms=2,
         key="all of it",
-        tags=("nightly", "ü, {\"x\"}", "NULL"),
+        tags=("nightly", 'ü, {"x"}', "NULL"),
     )
 
     row = await engine.job((await engine.store(spec)).ids[0] or 0)

@@ -13,7 +13,7 @@ from orqestra._dispatch import Matcher
 from orqestra.clock import SystemClock
 from orqestra.engine.cancels import Cancels
 from orqestra.engine.core import Core
-from orqestra.engine.dispatcher import CLAIMABLE
+from orqestra.engine.claims import CLAIMABLE
 from orqestra.engine.expiry import Expiry
 from orqestra.engine.intake import Intake
 from orqestra.engine.lanes import Lanes
@@ -36,6 +36,7 @@ from tests.support.server import settings_for
 
 SERVER_ID = 7
 LEASE_MS = 60_000
+OUTPUT_BYTES = limits.OUTPUT_HEAD_BYTES + limits.OUTPUT_TAIL_BYTES
 NOWHERE = "127.0.0.1:1"
 
 
@@ -181,6 +182,7 @@ class Engine:
             tokens=[token] * len(ids),
             claimable=CLAIMABLE,
             batch_bytes=batch_bytes,
+            output_bytes=OUTPUT_BYTES,
         )
         return sorted(rows, key=lambda row: row["id"])
 
@@ -232,7 +234,7 @@ async def engine_on(url: str) -> AsyncIterator[Engine]:
     try:
         yield Engine(database, Hints(redis, namespace="unused", boot_id="test", window=10))
     finally:
-        await database.close()
+        await database.close(1.0)
         await redis.aclose()
 
 

@@ -23,10 +23,13 @@ RETURNING id"""
 
 
 async def add_jobs(connection: Sql, count: int, state: str, *, lane: int = 1, session: int = 1) -> list[int]:
-    """Insert jobs in any state, past the trigger that would forbid it; return the ids."""
-    await connection.execute("ALTER TABLE jobs DISABLE TRIGGER USER")
-    rows = await connection.fetch(INSERT, count, lane, state, session)
-    await connection.execute("ALTER TABLE jobs ENABLE TRIGGER USER")
+    """Insert jobs in any state, past the trigger that would forbid it; return the ids.
+
+    The trigger is not touched: a change of the table would make every session plan anew.
+    """
+    async with connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        rows = await connection.fetch(INSERT, count, lane, state, session)
     return [row["id"] for row in rows]
 
 

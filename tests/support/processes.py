@@ -27,3 +27,16 @@ def descendants(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def processes_of(folder: str) -> list[str]:
+    """Return the command lines of all processes that name `folder` there or in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if folder in " ".join([*words, *process.environ().values()]) and process.pid != os.getpid():
+                found.append(f"{process.pid}: {' '.join(words)}")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found

@@ -17,8 +17,8 @@ from orqestra.v1.jobs_pb2 import Stream
 from orqestra.v1.worker_pb2 import (
     Assign,
     AssignAck,
-    AssignNack,
     Assignment,
+    AssignNack,
     AttemptRef,
     Beat,
     HeldAttempt,
@@ -149,17 +149,17 @@ class RawStream:
         assert len(jobs) == count, f"{len(jobs)} jobs instead of {count}"
         return jobs
 
-    async def finish(self, jobs: Iterable[Assignment], **result: Any) -> list["Verdict.ValueType"]:
+    async def finish(self, jobs: Iterable[Assignment], **result: Any) -> list["Verdict"]:
         """Report results, successes unless told otherwise, and return the verdicts in their order."""
         return await self.report([good(job.attempt, **result) for job in jobs])
 
-    async def report(self, results: Iterable[Result]) -> list["Verdict.ValueType"]:
+    async def report(self, results: Iterable[Result]) -> list["Verdict"]:
         """Send results in one message and return the verdicts in their order."""
         results = list(results)
         await self.send(results=Results(results=results))
         return await self._verdicts([result.attempt for result in results])
 
-    async def give_back(self, jobs: Iterable[Assignment], reason: str = "draining") -> list["Verdict.ValueType"]:
+    async def give_back(self, jobs: Iterable[Assignment], reason: str = "draining") -> list["Verdict"]:
         """Hand jobs back before anything of them ran, and return the verdicts in their order."""
         attempts = [job.attempt for job in jobs]
         await self.send(assign_nack=AssignNack(attempts=attempts, reason=reason))
@@ -195,8 +195,8 @@ class RawStream:
         await self._reader
         await self._channel.close()
 
-    async def _verdicts(self, attempts: Sequence[AttemptRef]) -> list["Verdict.ValueType"]:
-        verdicts: defaultdict[tuple[int, int, int], list[Verdict.ValueType]] = defaultdict(list)
+    async def _verdicts(self, attempts: Sequence[AttemptRef]) -> list["Verdict"]:
+        verdicts: defaultdict[tuple[int, int, int], list[Verdict]] = defaultdict(list)
         while sum(map(len, verdicts.values())) < len(attempts):
             acks: ResultAcks = await self.next("result_acks")
             for ack in acks.acks:
@@ -222,7 +222,7 @@ def good(attempt: AttemptRef, **changes: Any) -> Result:
     return Result(**{"attempt": attempt, "ok": True, "reason": "exited", "exit_code": 0, **changes})
 
 
-def held(job: Assignment, phase: "HeldAttempt.Phase.ValueType" = HeldAttempt.PHASE_RUNNING) -> HeldAttempt:
+def held(job: Assignment, phase: "HeldAttempt.Phase" = HeldAttempt.PHASE_RUNNING) -> HeldAttempt:
     """Return what Hello says of a job that the worker has."""
     return HeldAttempt(attempt=job.attempt, phase=phase)
 

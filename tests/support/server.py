@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import asyncpg  # noqa: F401  named in an alias
+import asyncpg
 import grpc
 
 from orqestra.app import Server
@@ -43,8 +43,8 @@ class Caller:
     def __init__(self, address: str) -> None:
         self.address = address
         self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self.jobs: Any = jobs_pb2_grpc.JobsStub(self.channel)  # type: ignore[no-untyped-call]  # generated
-        self.workflows: Any = workflows_pb2_grpc.WorkflowsStub(self.channel)  # type: ignore[no-untyped-call]  # generated
+        self.jobs: Any = jobs_pb2_grpc.JobsStub(self.channel)
+        self.workflows: Any = workflows_pb2_grpc.WorkflowsStub(self.channel)
 
     async def submit(self, **spec: Any) -> int:
         """Submit one job, a `noop` unless told otherwise, and return its id."""
