@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from orqestra.client import Client, Job, OutputStream
+from orqestra.client import Client, Job
 from orqestra.model.lifecycle import State
+from orqestra.model.report import Reason
 from tests.support.fifo import Fifo
 from tests.support.second_server import LABEL, second_server
 from tests.support.system import System, running_system, shell
@@ -126,16 +127,17 @@ async def test_two_servers_share_the_work(system: System) -> None:
 async def test_a_job_is_reached_through_any_server(system: System) -> None:
     # given a job that runs at the second server's worker
     async with second_server(system.stack, slots=SLOTS) as second, Client(second.address) as other:
-        job_id = await other.submit(shell("echo here; sleep 600", requires=(LABEL,)))
+        job_id = await other.submit(shell(system.journal.command("sleep 600"), requires=(LABEL,)))
+        await system.journal.started(1)
 
-        # when it is followed and cancelled at the first
-        chunk = await anext(system.client.output(job_id, follow=True))
+        # when it is watched and cancelled at the first
+        running = await system.running(job_id)
         await system.client.cancel([job_id])
         job = await system.ended(job_id)
 
     # then that is the same as at its own
-    assert (chunk.stream, chunk.data) == (OutputStream.STDOUT, b"here\n")
-    assert (job.status, job.worker) == (State.CANCELLED, "second")
+    assert (running.worker, job.worker) == ("second", "second")
+    assert (job.status, job.reason) == (State.CANCELLED, Reason.CANCELLED)
 
 
 async def test_a_server_takes_over_what_another_leaves(system: System) -> None:

@@ -1,13 +1,15 @@
 """Claims: waiting, due, not cancelled, its session open, and within the bytes of a batch. Or nothing."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime
 
 import pytest
 
 from orqestra.engine.claims import CLAIMABLE
+from orqestra.engine.refill import EARLIEST
 from orqestra.model.lifecycle import State
 from orqestra.model.retry import RetryPolicy
+from orqestra.store.database import Row
 from tests.support.engine import Engine, failed, noop, succeeded
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -145,15 +147,20 @@ async def test_the_peek_has_the_best_claimable_of_each_lane(engine: Engine) -> N
     assert [row["id"] for row in best] == [high, also_high]
 
 
-async def test_the_horizon_has_what_becomes_due_before_it(engine: Engine) -> None:
-    soon, soonest, later = [await engine.submit(queue="horizon", delay_ms=ms) for ms in (60_000, 30_000, 3_600_000)]
-    lane = (await engine.job(soon))["lane_id"]
+async def test_the_horizon_has_what_becomes_due_before_it_in_pages(engine: Engine) -> None:
+    delays_ms = (60_000, 30_000, 3_600_000, 90_000)
+    soon, soonest, later, last = [await engine.submit(queue="horizon", delay_ms=ms) for ms in delays_ms]
+    mine = {soon, soonest, later, last}
 
-    rows = await engine.database.fetch("list_delayed", horizon_ms=600_000, per_lane=10)
+    async def page(from_at: datetime, size: int) -> list[Row]:
+        return await engine.database.fetch("list_delayed", from_at=from_at, horizon_ms=600_000, page=size)
 
-    mine = [(row["id"], row["priority"]) for row in rows if row["lane_id"] == lane]
-    assert mine == [(soonest, 4), (soon, 4)]
-    assert later not in [row["id"] for row in rows]
-    available_at = (await engine.job(soon))["available_at"]
-    due_ms = next(row["due_ms"] for row in rows if row["id"] == soon)
-    assert timedelta(0) <= timedelta(milliseconds=due_ms - available_at.timestamp() * 1000) < timedelta(milliseconds=2)
+    everything = [row for row in await page(EARLIEST, 1000) if row["id"] in mine]
+    assert [row["id"] for row in everything] == [soonest, soon, last]
+    for row in everything:
+        job = await engine.job(row["id"])
+        assert (row["lane_id"], row["priority"], row["available_at"]) == (job["lane_id"], 4, job["available_at"])
+        assert 0 <= row["due_ms"] - job["available_at"].timestamp() * 1000 < 1.01
+    # A page begins at the last moment of the one before, so that none of that moment is passed over.
+    following = await page(everything[1]["available_at"], 2)
+    assert [row["id"] for row in following] == [soon, last]

@@ -1,11 +1,12 @@
 """The planner trap of batch updates, kept shut: the hot statements read `jobs` by its primary key alone.
 
-Each plan is looked at as a custom one and as a generic one, on an empty table, after a burst that was never
-analyzed, and among many finished rows. The first thousand settled after each is timed as well.
+Looked at on an empty table, after a burst that was never analyzed, and among many finished rows. Only
+where the table is hardly larger than the batch may all of it be read, once; never an index of states.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, cast
 
 import asyncpg
@@ -14,14 +15,16 @@ import pytest_asyncio
 
 from orqestra.embedded.postgres import EmbeddedPostgres
 from orqestra.engine.claims import CLAIMABLE
+from orqestra.engine.outputs import PIECES
 from orqestra.model import limits
 from orqestra.model.decision import Ending
 from orqestra.model.lifecycle import State
 from orqestra.model.report import Report, Verdict
+from orqestra.store.database import Row
 from orqestra.store.queries import load_queries
 from tests.support.databases import fresh_database
-from tests.support.engine import Engine, engine_on, failed, noop, succeeded
-from tests.support.plans import Sql, add_jobs, custom_plan, generic_plan, ways_to_jobs
+from tests.support.engine import Engine, Worker, engine_on, failed, noop, piece, ref, succeeded
+from tests.support.plans import Sql, add_jobs, custom_plan, ways_to_jobs
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -31,6 +34,8 @@ ONE_SECONDS = 0.01
 # After this many executions Postgres may keep one plan for all values.
 PLANNED_ONCE = 8
 BURST_ROWS = 20_000
+BUSY_BATCHES = 12
+STUCK_SECONDS = 4
 FINISHED_ROWS = 200_000
 QUERIES = load_queries()
 PRIMARY = {"jobs_pkey"}
@@ -113,14 +118,14 @@ def values_of(name: str) -> dict[str, Any]:
 async def test_the_plan_for_a_batch_takes_the_allowed_way(connection: Sql, name: str) -> None:
     plan = await custom_plan(connection, QUERIES[name], values_of(name))
 
-    assert ways_to_jobs(plan) <= ALLOWED[name], plan
+    rows = await connection.fetchval("SELECT count(*) FROM jobs")
+    small = {"Seq Scan"} if rows <= BURST_ROWS else set()
+    assert ways_to_jobs(plan) <= ALLOWED[name] | small, plan
 
 
-@pytest.mark.parametrize("name", ALLOWED)
-async def test_the_plan_for_any_values_takes_the_allowed_way(connection: Sql, name: str) -> None:
-    plan = await generic_plan(connection, QUERIES[name])
-
-    assert ways_to_jobs(plan) <= ALLOWED[name], plan
+async def test_a_plan_is_made_for_the_table_as_it_is(connection: Sql) -> None:
+    """A plan for all times that is made on an empty table would read all of it after a burst as well."""
+    assert await connection.fetchval("SHOW plan_cache_mode") == "force_custom_plan"
 
 
 @pytest.mark.parametrize("ending", [Ending.SUCCEEDED, Ending.FAILED])
@@ -141,7 +146,7 @@ async def test_a_thousand_are_settled_in_time(prepared: Engine, ending: Ending) 
 
 
 async def test_a_plan_made_on_the_empty_table_still_serves_after_a_burst(postgres: EmbeddedPostgres) -> None:
-    """A prepared statement keeps its plan until the table is analyzed: what cost nothing on no rows must stay cheap."""
+    """What cost nothing on no rows must stay cheap among many that nobody has analyzed."""
     async with fresh_database(postgres) as url, engine_on(url) as engine:
         worker = await engine.connect()
         connection = await asyncpg.connect(url)
@@ -159,3 +164,73 @@ async def test_a_plan_made_on_the_empty_table_still_serves_after_a_burst(postgre
             took[make.__name__].append(time.perf_counter() - began)
 
     assert {name: min(seconds) < ONE_SECONDS for name, seconds in took.items()} == dict.fromkeys(took, True), took
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def busy(postgres: EmbeddedPostgres) -> AsyncIterator[Engine]:
+    """After many jobs, then a burst of running ones, with no statistics of either."""
+    async with fresh_database(postgres) as url, engine_on(url) as engine:
+        worker = await engine.connect()
+        connection = await asyncpg.connect(url)
+        await connection.execute("ALTER TABLE jobs SET (autovacuum_enabled = false)")
+        for _ in range(BUSY_BATCHES):
+            await engine.settle(*map(succeeded, await claimed(engine, worker)))
+        await add_jobs(connection, BURST_ROWS, State.RUNNING)
+        await connection.close()
+        yield engine
+
+
+async def claimed(engine: Engine, worker: Worker, count: int = BATCH) -> list[Row]:
+    """Submit a batch and claim it."""
+    jobs = [job_id or 0 for job_id in (await engine.store(*[noop()] * count)).ids]
+    return await engine.claim(worker, *jobs)
+
+
+async def seconds_of(step: Coroutine[Any, Any, object]) -> float:
+    """Return how long a step takes; a planner in the trap takes seconds or minutes."""
+    began = time.perf_counter()
+    async with asyncio.timeout(STUCK_SECONDS):
+        await step
+    return time.perf_counter() - began
+
+
+# No guard may look so rare to the planner that it reads the whole table for each row of a batch.
+
+
+async def test_successes_are_settled_in_time_without_statistics(busy: Engine) -> None:
+    rows = await claimed(busy, await busy.connect())
+
+    assert await seconds_of(busy.settle(*map(succeeded, rows))) < SETTLE_SECONDS
+
+
+async def test_failures_are_settled_in_time_without_statistics(busy: Engine) -> None:
+    rows = await claimed(busy, await busy.connect())
+
+    assert await seconds_of(busy.settle(*map(failed, rows))) < SETTLE_SECONDS * 2
+
+
+async def test_a_hello_that_holds_many_is_answered_in_time_without_statistics(busy: Engine) -> None:
+    worker = await busy.connect()
+    rows = await claimed(busy, worker)
+
+    assert await seconds_of(busy.connect(worker, held=tuple(map(ref, rows)))) < SETTLE_SECONDS
+    assert worker.revoked == ()
+
+
+async def test_output_is_stored_in_time_without_statistics(busy: Engine) -> None:
+    for row in await claimed(busy, await busy.connect(), PIECES):
+        busy.outputs.store(piece(row, b"x" * 1000))
+
+    assert await seconds_of(busy.outputs.run_once()) < SETTLE_SECONDS
+
+
+async def test_many_are_cancelled_in_time_without_statistics(busy: Engine) -> None:
+    rows = await claimed(busy, await busy.connect())
+
+    assert await seconds_of(busy.cancels.cancel([row["id"] for row in rows])) < SETTLE_SECONDS
+
+
+async def test_many_are_claimed_in_time_without_statistics(busy: Engine) -> None:
+    worker = await busy.connect()
+
+    assert await seconds_of(claimed(busy, worker)) < SETTLE_SECONDS * 2

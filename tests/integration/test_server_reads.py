@@ -126,10 +126,11 @@ async def test_a_cancelled_job_never_runs(server: RunningServer) -> None:
     assert (job.status, job.fence, job.reason, job.HasField("finished_at")) == (STATUS_CANCELLED, 0, "cancelled", True)
 
 
-async def test_ten_thousand_jobs_are_cancelled_in_one_call(server: RunningServer) -> None:
-    ids = await server.submit_many(10_000, queue="nobody")
+@pytest.mark.asyncio(loop_scope="module")
+async def test_ten_thousand_jobs_are_cancelled_in_one_call(module_server: RunningServer) -> None:
+    ids = await module_server.submit_many(10_000, queue="nobody")
 
-    answers = await server.cancel(*ids)
+    answers = await module_server.cancel(*ids)
 
     assert {each.outcome for each in answers} == {CancelledJob.OUTCOME_CANCELLED}
     assert [each.id for each in answers] == ids
@@ -138,19 +139,20 @@ async def test_ten_thousand_jobs_are_cancelled_in_one_call(server: RunningServer
 # Retry
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("end", [STATUS_FAILED, STATUS_CANCELLED])
-async def test_a_job_that_did_not_make_it_gets_a_new_budget(server: RunningServer, end: jobs_pb2.Status) -> None:
-    job_id = await server.submit(max_retries=1, backoff=AT_ONCE)
-    async with server.worker() as worker:
+async def test_a_job_that_did_not_make_it_gets_a_new_budget(module_server: RunningServer, end: jobs_pb2.Status) -> None:
+    job_id = await module_server.submit(max_retries=1, backoff=AT_ONCE)
+    async with module_server.worker() as worker:
         stream = await worker.open()
         await stream.finish(await stream.assigned(1), ok=False)
         jobs = await stream.assigned(1)
         if end == STATUS_CANCELLED:
-            await server.cancel(job_id)
+            await module_server.cancel(job_id)
         await stream.finish(jobs, ok=False, stdout=b"old", exit_code=7)
-        assert (await server.job(job_id)).status == end
+        assert (await module_server.job(job_id)).status == end
 
-        job = await server.jobs.RetryJob(RetryJobRequest(id=job_id))
+        job = await module_server.jobs.RetryJob(RetryJobRequest(id=job_id))
 
         assert job.status in {STATUS_PENDING, STATUS_RUNNING}
         assert (job.fence >= 2, job.cancel_requested, job.HasField("finished_at")) == (True, False, False)
@@ -159,7 +161,7 @@ async def test_a_job_that_did_not_make_it_gets_a_new_budget(server: RunningServe
             [again] = await stream.assigned(1)
             assert (again.attempt.fence, again.attempt_number) == (fence, fence - 2)
             await stream.finish([again], ok=fence == 4)
-    found = await server.job(job_id)
+    found = await module_server.job(job_id)
     assert (found.status, found.attempt, len(found.attempts)) == (STATUS_COMPLETED, 2, 4)
 
 
@@ -183,17 +185,18 @@ async def test_only_a_failed_or_cancelled_job_can_be_retried(server: RunningServ
 # Watch
 
 
-async def test_watch_tells_the_states_in_order_and_ends(server: RunningServer) -> None:
-    job_id = await server.submit(max_retries=1, backoff=jobs_pb2.Backoff(base_ms=150, factor=1))
+@pytest.mark.asyncio(loop_scope="module")
+async def test_watch_tells_the_states_in_order_and_ends(module_server: RunningServer) -> None:
+    job_id = await module_server.submit(max_retries=1, backoff=jobs_pb2.Backoff(base_ms=150, factor=1))
     seen: list[jobs_pb2.Job] = []
-    call = server.jobs.WatchJob(WatchJobRequest(id=job_id))
+    call = module_server.jobs.WatchJob(WatchJobRequest(id=job_id))
 
     async def next_state() -> int:
         seen.append(await call.read())
         return seen[-1].status
 
     assert await next_state() == STATUS_PENDING
-    async with server.worker() as worker:
+    async with module_server.worker() as worker:
         stream = await worker.open()
         [job] = await stream.assigned(1)
         # A claim is not told to those who watch; a second's look finds it.
@@ -209,36 +212,39 @@ async def test_watch_tells_the_states_in_order_and_ends(server: RunningServer) -
     assert seen[1].attempt == 1
 
 
-async def test_watch_of_a_finished_job_ends_at_once(server: RunningServer) -> None:
-    job_id = await server.submit(queue="nobody")
-    await server.cancel(job_id)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_watch_of_a_finished_job_ends_at_once(module_server: RunningServer) -> None:
+    job_id = await module_server.submit(queue="nobody")
+    await module_server.cancel(job_id)
 
-    states = [job.status async for job in server.jobs.WatchJob(WatchJobRequest(id=job_id))]
+    states = [job.status async for job in module_server.jobs.WatchJob(WatchJobRequest(id=job_id))]
 
     assert states == [STATUS_CANCELLED]
 
 
-async def test_many_watch_and_the_end_is_told_at_once(server: RunningServer) -> None:
-    job_id = await server.submit()
-    calls = [server.jobs.WatchJob(WatchJobRequest(id=job_id)) for _ in range(20)]
+@pytest.mark.asyncio(loop_scope="module")
+async def test_many_watch_and_the_end_is_told_at_once(module_server: RunningServer) -> None:
+    job_id = await module_server.submit()
+    calls = [module_server.jobs.WatchJob(WatchJobRequest(id=job_id)) for _ in range(20)]
     for call in calls:
         await call.read()
     gone = calls.pop()
     gone.cancel()
 
-    await server.cancel(job_id)
+    await module_server.cancel(job_id)
 
     async with asyncio.timeout(0.5):
         assert {(await call.read()).status for call in calls} == {STATUS_CANCELLED}
 
 
-async def test_a_job_without_output_is_whole_but_for_that(server: RunningServer) -> None:
-    job_id = await server.submit(payload=b'{"a": 1}')
-    async with server.worker() as worker:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_job_without_output_is_whole_but_for_that(module_server: RunningServer) -> None:
+    job_id = await module_server.submit(payload=b'{"a": 1}')
+    async with module_server.worker() as worker:
         stream = await worker.open()
         await stream.finish(await stream.assigned(1), stdout=b"out", stdout_bytes=3)
 
-    job = await server.jobs.GetJob(jobs_pb2.GetJobRequest(id=job_id, without_output=True))
+    job = await module_server.jobs.GetJob(jobs_pb2.GetJobRequest(id=job_id, without_output=True))
 
     assert (job.payload, job.stdout, job.stdout_bytes, len(job.attempts)) == (b'{"a": 1}', b"", 3, 1)
     assert noop().type == job.type

@@ -20,7 +20,8 @@ async def stored_jobs(sql: Sql) -> int:
 # One and many
 
 
-async def test_a_job_is_stored_as_it_was_asked_for(server: RunningServer) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_job_is_stored_as_it_was_asked_for(module_server: RunningServer) -> None:
     spec = noop(
         payload=b'{"x": 1}',
         queue="q/1",
@@ -34,8 +35,8 @@ async def test_a_job_is_stored_as_it_was_asked_for(server: RunningServer) -> Non
         tags=["t 1", "ü"],
     )
 
-    answer = await server.jobs.Submit(SubmitRequest(job=spec))
-    job = await server.job(answer.id)
+    answer = await module_server.jobs.Submit(SubmitRequest(job=spec))
+    job = await module_server.job(answer.id)
 
     for field in ("type", "payload", "queue", "priority", "labels", "max_retries", "timeout_ms", "grace_ms", "tags"):
         assert getattr(job, field) == getattr(spec, field), field
@@ -45,16 +46,18 @@ async def test_a_job_is_stored_as_it_was_asked_for(server: RunningServer) -> Non
     assert job.available_at == job.created_at
 
 
-async def test_what_is_not_given_has_its_default(server: RunningServer) -> None:
-    job = await server.job(await server.submit())
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_is_not_given_has_its_default(module_server: RunningServer) -> None:
+    job = await module_server.job(await module_server.submit())
 
     assert (job.queue, job.priority, job.max_retries, job.timeout_ms, job.grace_ms) == ("default", 4, 0, 0, 5000)
     assert job.backoff == jobs_pb2.Backoff(base_ms=1000, factor=2, cap_ms=300_000)
     assert not (job.labels or job.tags or job.idempotency_key or job.HasField("started_at"))
 
 
-async def test_zero_is_a_priority_and_not_the_default(server: RunningServer) -> None:
-    assert (await server.job(await server.submit(priority=0))).priority == 0
+@pytest.mark.asyncio(loop_scope="module")
+async def test_zero_is_a_priority_and_not_the_default(module_server: RunningServer) -> None:
+    assert (await module_server.job(await module_server.submit(priority=0))).priority == 0
 
 
 async def test_a_payload_may_be_as_large_as_its_limit_and_not_one_byte_larger(server: RunningServer, sql: Sql) -> None:
@@ -143,8 +146,9 @@ async def test_more_than_the_largest_batch_is_refused(server: RunningServer, sql
     assert await stored_jobs(sql) == 0
 
 
-async def test_an_empty_batch_stores_nothing(server: RunningServer) -> None:
-    answer = await server.jobs.SubmitBatch(SubmitBatchRequest())
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_empty_batch_stores_nothing(module_server: RunningServer) -> None:
+    answer = await module_server.jobs.SubmitBatch(SubmitBatchRequest())
 
     assert list(answer.ids) == []
 
@@ -221,8 +225,9 @@ async def test_a_stream_answers_batches_in_order_and_outlives_a_refusal(server: 
     assert await stored_jobs(sql) == 3
 
 
-async def test_a_stream_is_answered_batch_by_batch(server: RunningServer) -> None:
-    call = server.jobs.SubmitStream()
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_stream_is_answered_batch_by_batch(module_server: RunningServer) -> None:
+    call = module_server.jobs.SubmitStream()
     for number in range(1, 4):
         await call.write(SubmitStreamRequest(number=number, jobs=[noop()]))
         answer = await call.read()

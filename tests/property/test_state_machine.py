@@ -12,14 +12,21 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from orqestra.model.decision import Ending
 from orqestra.model.errors import Refused
 from orqestra.model.lifecycle import State
 from orqestra.model.report import AttemptRef, Report, Verdict
 from orqestra.model.retry import RetryPolicy
-from tests.support.engine import Engine, Worker, engine_on, noop
+from tests.support.engine import Engine, Worker, engine_on
 from tests.support.engine import report as report_of
 from tests.support.job_model import LOST_MAX, ModelJob, ModelSession
 
@@ -222,9 +229,7 @@ class Jobs(RuleBasedStateMachine):
     def session_of(self, worker: int) -> ModelSession:
         return self.sessions[self.workers[worker].session_id]
 
-    def check_reports(
-        self, job: ModelJob, session: ModelSession, said: list[tuple[AttemptRef, Ending]]
-    ) -> None:
+    def check_reports(self, job: ModelJob, session: ModelSession, said: list[tuple[AttemptRef, Ending]]) -> None:
         row = {"id": job.id, "fence": 0, "token": 0, "session_id": session.id}
         reports: list[Report] = [report_of(row, ending, attempt=attempt) for attempt, ending in said]
 

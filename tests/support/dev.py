@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,22 @@ READY = re.compile(r"ready: gRPC (\S+), HTTP (\S+), workers (\d+), data in (.+);
 READY_SECONDS = 60.0
 END_SECONDS = 30.0
 FREE_PORTS = ("--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What is typed for `orqestra`, and the environment where."""
+
+    words: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def this_program() -> Program:
+    """Return the program of the environment that the tests run in."""
+    return Program(
+        words=(sys.executable, "-m", "orqestra"),
+        environment={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +85,17 @@ class Dev:
 
 
 @asynccontextmanager
-async def running_dev(folder: Path, *arguments: str, ports: Sequence[str] = FREE_PORTS) -> AsyncIterator[Dev]:
+async def running_dev(
+    folder: Path, *arguments: str, ports: Sequence[str] = FREE_PORTS, program: Program | None = None
+) -> AsyncIterator[Dev]:
     """Start `orqestra dev` in `folder`, with its data there too; at the end nothing of it is left."""
+    program = program or this_program()
     error_file = folder / "stderr"
     with error_file.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "orqestra", "dev", *ports, *arguments),
+            *(*program.words, "dev", *ports, *arguments),
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=program.environment,
             stdout=subprocess.PIPE,
             stderr=errors,
         )

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 from orqestra._dispatch import Matcher
 from orqestra.clock import SystemClock
 from orqestra.engine.cancels import Cancels
-from orqestra.engine.core import Core
 from orqestra.engine.claims import CLAIMABLE
+from orqestra.engine.core import Core
 from orqestra.engine.expiry import Expiry
 from orqestra.engine.intake import Intake
 from orqestra.engine.lanes import Lanes

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-import asyncpg  # noqa: F401  named in an alias
+import asyncpg
 
 from orqestra.store.queries import Query
 
@@ -39,26 +39,13 @@ async def custom_plan(connection: Sql, query: Query, values: dict[str, Any]) -> 
     return _root(text)
 
 
-async def generic_plan(connection: Sql, query: Query) -> dict[str, Any]:
-    """Return the plan for any values: what a statement that was prepared long ago may be run by."""
-    nulls = f"({', '.join(['NULL'] * len(query.parameters))})" if query.parameters else ""
-    async with connection.transaction():
-        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        await connection.execute(f"PREPARE {query.name} AS {query.text}")
-        text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {query.name}{nulls}")
-        await connection.execute(f"DEALLOCATE {query.name}")
-    return _root(text)
-
-
 def ways_to_jobs(plan: dict[str, Any]) -> set[str]:
     """Return how a plan reads `jobs`: the index, or "Seq Scan"."""
     return {
         node.get("Index Name", node["Node Type"])
         for node in _nodes(plan)
-        if node["Node Type"] == "Bitmap Index Scan"
-        and str(node["Index Name"]).startswith("jobs_")
-        or node.get("Relation Name") == "jobs"
-        and node["Node Type"] not in {"ModifyTable", "Bitmap Heap Scan"}
+        if (node["Node Type"] == "Bitmap Index Scan" and str(node["Index Name"]).startswith("jobs_"))
+        or (node.get("Relation Name") == "jobs" and node["Node Type"] not in {"ModifyTable", "Bitmap Heap Scan"})
     }
 
 

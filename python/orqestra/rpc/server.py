@@ -29,7 +29,7 @@ OPTIONS: Final = (
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * limits.KIB),
     # Below the interval of the clients' pings (10 s), or their jitter counts as an attack.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),

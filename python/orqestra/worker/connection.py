@@ -147,5 +147,5 @@ class Connection:
 def pause_seconds(failures: int, retry_after_ms: int = 0) -> float:
     """Return how long to wait after so many attempts in a row that came to nothing."""
     longest = PAUSES_SECONDS[min(failures, len(PAUSES_SECONDS) - 1)]
-    # Jitter, not cryptography. What the server asks for comes first, and is spread as well.
-    return retry_after_ms / 1000 + random.uniform(0, longest)  # noqa: S311
+    # What the server asks for comes first, and is spread as well.
+    return retry_after_ms / 1000 + random.uniform(0, longest)  # noqa: S311  jitter needs no cryptography

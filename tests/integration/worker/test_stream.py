@@ -1,0 +1,121 @@
+"""A real worker against a scripted server: beats, leases, and every end of a stream."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import grpc
+import pytest
+
+from orqestra.v1 import worker_pb2 as pb
+from tests.support.fifo import Fifo
+from tests.support.worker_peer import Peer, shell
+from tests.support.working import held, worker_process, working
+
+KIB = 1024
+Phase = pb.HeldAttempt.Phase
+
+
+async def test_beats_come_four_times_a_lease(peer: Peer, tmp_path: Path) -> None:
+    async with working(peer, tmp_path):
+        session = await peer.welcomed(lease_ms=400)
+        beats = [await session.receive("beat") for _ in range(4)]
+
+    assert [beat.seq for beat in beats] == [1, 2, 3, 4]
+    assert {beat.slots for beat in beats} == {4}
+
+
+async def test_a_server_that_acknowledges_no_beat_is_left(peer: Peer, tmp_path: Path) -> None:
+    async with working(peer, tmp_path):
+        first = await peer.session()
+        first.answers_beats = False
+        await first.welcome(lease_ms=400)
+
+        second = await peer.session()
+        hello = await second.welcome()
+
+    assert len(first.slots) >= 2
+    assert not hello.held
+
+
+async def test_nothing_is_started_once_the_lease_may_be_over(peer: Peer, tmp_path: Path, gate: Fifo) -> None:
+    proof = tmp_path / "proof"
+    async with working(peer, tmp_path, slots=1):
+        first = await peer.session()
+        await first.welcome()
+        job = shell(2, f"touch {proof}")
+        await first.assign(shell(1, f"read _ < {gate}"), job)
+        await first.receive("assign_ack")
+        first.end()
+        second = await peer.session()
+        hello = await second.receive("hello")
+        gate.release()
+        # The slot is free now; the job in the queue may belong to another worker.
+        await second.send(welcome=pb.Welcome(session_id=8, lease_ms=15_000, protocol=1, revoke=[job.attempt]))
+        await second.result(1)
+        await second.assign(shell(3, "true"))
+        await second.result(3)
+
+    assert held(hello.held) == {1: Phase.PHASE_RUNNING, 2: Phase.PHASE_QUEUED}
+    assert not proof.exists()
+
+
+async def test_a_worker_that_was_stopped_starts_nothing_before_it_has_asked(
+    peer: Peer, tmp_path: Path, gate: Fifo
+) -> None:
+    proof = tmp_path / "proof"
+    async with worker_process(peer, "--slots", "1", "--state-dir", str(tmp_path)) as process:
+        first = await peer.welcomed(lease_ms=1000)
+        waiting = shell(2, f"touch {proof}")
+        await first.assign(shell(1, f"read _ < {gate}"), waiting)
+        await first.receive("assign_ack")
+        process.send_signal(signal.SIGSTOP)
+        gate.release()
+        await asyncio.sleep(1.2)  # longer than the lease: the server has given the job to another worker
+        first.end()
+        process.send_signal(signal.SIGCONT)
+
+        second = await peer.session()
+        hello = await second.welcome(revoke=(waiting.attempt,))
+        ended = await second.result(1)
+
+    assert held(hello.held) == {1: Phase.PHASE_FINISHED, 2: Phase.PHASE_QUEUED}
+    assert ended.ok
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("code", [None, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INTERNAL])
+async def test_every_end_of_a_stream_leads_to_the_next(
+    peer: Peer, tmp_path: Path, code: grpc.StatusCode | None
+) -> None:
+    async with working(peer, tmp_path):
+        (await peer.session()).end(code)
+        session = await peer.welcomed()
+        await session.assign(shell(1, "true"))
+        result = await session.result(1)
+
+    assert result.ok
+
+
+async def test_a_goodbye_says_how_long_to_stay_away(peer: Peer, tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    async with working(peer, tmp_path):
+        first = await peer.welcomed()
+        await first.send(goodbye=pb.Goodbye(reason="restart", retry_after_ms=400))
+        said = loop.time()
+        await peer.session()
+        came = loop.time()
+
+    assert came - said >= 0.4
+
+
+async def test_a_worker_waits_for_a_server_that_is_not_there_yet(peer: Peer, tmp_path: Path) -> None:
+    async with Peer.serving() as early:
+        address = early.address
+    early.address = address
+    async with working(early, tmp_path), Peer.serving(address) as late:
+        session = await late.welcomed()
+        await session.assign(shell(1, "true"))
+        result = await session.result(1)
+
+    assert result.ok
