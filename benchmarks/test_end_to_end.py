@@ -7,10 +7,11 @@ run in which one is lost or ends otherwise fails.
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
 import asyncpg
 import pytest
@@ -79,6 +80,12 @@ class System:
         return int(counted)
 
 
+def pedantic(benchmark: BenchmarkFixture) -> Callable[..., Any]:
+    """Return the method that pytest-benchmark gives no types."""
+    method: Callable[..., Any] = benchmark.pedantic
+    return method
+
+
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
     with tempfile.TemporaryDirectory(prefix="orqestra-bench-") as directory, asyncio.Runner() as runner:
@@ -97,17 +104,17 @@ def system() -> Iterator[System]:
 @pytest.mark.benchmark(group="end to end")
 def test_noop_jobs(benchmark: BenchmarkFixture, system: System) -> None:
     benchmark.extra_info["jobs"] = NOOP_JOBS
-    benchmark.pedantic(system.run, (NOOP, NOOP_JOBS), rounds=3, warmup_rounds=1)
+    pedantic(benchmark)(system.run, (NOOP, NOOP_JOBS), rounds=3, warmup_rounds=1)
 
 
 @pytest.mark.benchmark(group="end to end")
 def test_shell_jobs(benchmark: BenchmarkFixture, system: System) -> None:
     benchmark.extra_info["jobs"] = SHELL_JOBS
-    benchmark.pedantic(system.run, (TRUE, SHELL_JOBS), rounds=3, warmup_rounds=1)
+    pedantic(benchmark)(system.run, (TRUE, SHELL_JOBS), rounds=3, warmup_rounds=1)
 
 
 @pytest.mark.benchmark(group="submit to end, idle")
 def test_latency(benchmark: BenchmarkFixture, system: System) -> None:
-    latencies = benchmark.pedantic(system.latencies_ms, (LATENCY_JOBS,), rounds=1, warmup_rounds=1)
+    latencies = pedantic(benchmark)(system.latencies_ms, (LATENCY_JOBS,), rounds=1, warmup_rounds=1)
     cuts = quantiles(latencies, n=100)
     benchmark.extra_info |= {"jobs": LATENCY_JOBS, "p50_ms": round(cuts[49], 2), "p99_ms": round(cuts[98], 2)}

@@ -69,7 +69,7 @@ async def test_every_filter_filters_and_all_of_them_together(engine: Engine) -> 
     shell = await engine.submit(queue="filtered", type="shell", payload=b'{"command": "true"}')
 
     async def found(**given: Any) -> list[int]:
-        return (await listed(engine, **{"queue": "filtered", **given}))["ids"]
+        return list((await listed(engine, **{"queue": "filtered", **given}))["ids"])
 
     assert await found() == [shell, plain, done, wanted]
     assert await found(type="shell") == [shell]
@@ -91,7 +91,7 @@ async def test_what_failed_or_was_cancelled_has_a_list_of_its_own(engine: Engine
     await engine.cancels.cancel([cancelled])
 
     async def found(**given: Any) -> list[int]:
-        return (await listed(engine, "list_unhappy", **{"queue": "unhappy", **given}))["ids"]
+        return list((await listed(engine, "list_unhappy", **{"queue": "unhappy", **given}))["ids"])
 
     assert await found(states=[State.FAILED, State.CANCELLED]) == [cancelled, broken["id"]]
     assert await found(states=[State.FAILED]) == [broken["id"]]

@@ -245,7 +245,7 @@ def test_jobs_under_any_order_of_events(database: str) -> None:
         engine = runner.run(context.__aenter__())
         try:
             run_state_machine_as_test(
-                lambda: Jobs(runner, engine),
+                lambda: Jobs(runner, engine),  # type: ignore[arg-type]  # any maker of machines will do
                 settings=settings(
                     max_examples=EXAMPLES,
                     stateful_step_count=STEPS,

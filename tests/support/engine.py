@@ -3,10 +3,10 @@
 All of it is real but Redis, which is never connected to: hints end in the outbox, where tests read them.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 from orqestra._dispatch import Matcher
@@ -36,6 +36,7 @@ from tests.support.server import settings_for
 
 SERVER_ID = 7
 LEASE_MS = 60_000
+Claimed: TypeAlias = Row | Mapping[str, Any]
 OUTPUT_BYTES = limits.OUTPUT_HEAD_BYTES + limits.OUTPUT_TAIL_BYTES
 NOWHERE = "127.0.0.1:1"
 
@@ -243,22 +244,22 @@ def noop(**about: Any) -> JobSpec:
     return JobSpec(**{"type": "noop", **about})
 
 
-def ref(row: Row) -> AttemptRef:
+def ref(row: Claimed) -> AttemptRef:
     """Return the attempt of a claimed row."""
     return AttemptRef(row["id"], row["fence"], row["token"])
 
 
-def report(row: Row, ending: Ending, **about: Any) -> Report:
+def report(row: Claimed, ending: Ending, **about: Any) -> Report:
     """Return what the worker of a claimed row says of its end."""
     given = {"attempt": ref(row), "session_id": row["session_id"], "ending": ending, "reason": Reason.EXITED}
     return Report(**{**given, **about})
 
 
-def succeeded(row: Row, **about: Any) -> Report:
+def succeeded(row: Claimed, **about: Any) -> Report:
     return report(row, Ending.SUCCEEDED, **{"exit_code": 0, **about})
 
 
-def failed(row: Row, **about: Any) -> Report:
+def failed(row: Claimed, **about: Any) -> Report:
     return report(row, Ending.FAILED, **{"exit_code": 1, **about})
 
 
@@ -266,6 +267,6 @@ def returned(row: Row, **about: Any) -> Report:
     return report(row, Ending.RETURNED, **{"reason": Reason.RETURNED, **about})
 
 
-def piece(row: Row, data: bytes, offset: int = 0, stream: int = 1) -> OutputPiece:
+def piece(row: Claimed, data: bytes, offset: int = 0, stream: int = 1) -> OutputPiece:
     """Return a piece of the output of a claimed row."""
     return OutputPiece(attempt=ref(row), session_id=row["session_id"], stream=stream, offset=offset, data=data)

@@ -15,11 +15,14 @@ from typing import Final
 # From linux/prctl.h and linux/capability.h.
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_KEEPCAPS: Final = 8
+PR_SET_SECUREBITS: Final = 28
+SECBIT_NO_SETUID_FIXUP: Final = 4
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_RAISE: Final = 2
 CAPABILITY_VERSION_3: Final = 0x20080522
 CAP_DAC_OVERRIDE: Final = 1
 CAP_DAC_READ_SEARCH: Final = 2
+CAP_SETPCAP: Final = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,13 +53,21 @@ def _give_up_root(user: int, group: int, program: str) -> None:
 
 def _keep(capability: int) -> bool:
     """Carry one capability through the exec; False if we do not have it (containers drop some)."""
-    mask = 1 << capability
+    # access(2), by which initdb looks for its programs, only so counts capabilities of others than root.
+    if _set_capabilities(capability, CAP_SETPCAP):
+        _libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
+    if not _set_capabilities(capability):
+        return False
+    return bool(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0)
+
+
+def _set_capabilities(*capabilities: int) -> bool:
+    """Have these and no others; False if we can't."""
+    mask = sum(1 << capability for capability in capabilities)
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     # effective, permitted, inheritable: the low words, then the high ones
     sets = (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)
-    if _libc.capset(header, sets) != 0:
-        return False
-    return bool(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0)
+    return bool(_libc.capset(header, sets) == 0)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class OutputReader:
         self._begin(row["fence"])
         attempt = AttemptRef(row["id"], row["fence"], row["token"])
         with self._outputs.following(row["id"], row["session_id"], attempt) as queue:
-            while not changed.is_set():
+            while True:
                 chunk: LiveChunk | None = None
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LIVE_LOOK_SECONDS):
@@ -94,8 +94,13 @@ class OutputReader:
                 if chunk is not None:
                     for piece in self._live_piece(chunk):
                         yield piece
-                elif chunk is None and (until_quiet or not await self._still(row)):
+                elif until_quiet:
                     break
+                if chunk is None or changed.is_set():
+                    # Told of a change, or for a while of nothing: go on as long as this attempt does, here.
+                    changed.clear()
+                    if not await self._still(row):
+                        break
             while not queue.empty():
                 for piece in self._live_piece(queue.get_nowait()):
                     yield piece
