@@ -9,6 +9,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 ORQESTRA := $(VENV)/bin/orqestra
 PYTEST := $(PYTHON) -m pytest
+# Most tests wait for processes: some files at once, each with services of its own.
+AT_ONCE := --numprocesses 3 --dist loadfile
 COMPOSE := docker compose
 # The interpreter that .venv is made of: `make setup PYTHON3=python3.13`.
 PYTHON3 := python3
@@ -44,7 +46,7 @@ demo: setup ## Set up, run a small system in the terminal and watch it work
 	$(PYTHON) -m tools.demo
 
 test: setup test-rust ## Set up and run all tests
-	$(PYTEST)
+	$(PYTEST) $(AT_ONCE)
 
 test-unit: setup ## Run the tests that need no service, and those of the house rules
 	$(PYTEST) tests/unit tests/house
@@ -73,10 +75,11 @@ lint: setup ## Check style, types, floors and stubs, without running anything
 
 check: lint test ## Do exactly what CI does
 
-bench: setup ## Measure, and keep the figures as JSON in benchmarks/results/
-	mkdir -p benchmarks/results
-	$(PYTEST) benchmarks --benchmark-enable --timeout=900 \
-		--benchmark-json=benchmarks/results/$$(date -u +%Y%m%dT%H%M%SZ).json
+bench: setup ## Measure for minutes, keep the figures in benchmarks/results/, write the tables
+	mkdir -p .benchmarks
+	$(PYTEST) benchmarks --benchmark-enable --timeout=300 --benchmark-json=.benchmarks/raw.json
+	$(PYTHON) tools/benchmark_results.py .benchmarks/raw.json
+	$(PYTHON) tools/benchmark_tables.py
 
 proto: setup ## Generate the Python code of proto/
 	$(PYTHON) tools/proto.py

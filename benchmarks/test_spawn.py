@@ -14,6 +14,7 @@ OUTPUT_BYTES = 256 * 1024 * 1024
 BALLAST_BYTES = 300 * 1024 * 1024
 PAGE_BYTES = 4096
 PATH = [(b"PATH", b"/usr/bin:/bin")]
+STARTS = pytest.mark.benchmark(group="commands started and ended")
 PROGRAMS = {"sh": ["sh", "-c", "true"], "true": ["/bin/true"]}
 
 
@@ -22,16 +23,19 @@ def program(request: pytest.FixtureRequest) -> list[str]:
     return PROGRAMS[request.param]
 
 
+@STARTS
 def test_executor(benchmark: BenchmarkFixture, program: list[str]) -> None:
-    rate(benchmark, COMMANDS, burst(program))
+    measure(benchmark, "commands", COMMANDS, burst(program))
 
 
+@STARTS
 def test_executor_in_a_large_process(benchmark: BenchmarkFixture, program: list[str]) -> None:
     ballast = bytearray(BALLAST_BYTES)
     ballast[::PAGE_BYTES] = b"1" * (BALLAST_BYTES // PAGE_BYTES)
-    rate(benchmark, COMMANDS, burst(program))
+    measure(benchmark, "commands", COMMANDS, burst(program))
 
 
+@STARTS
 def test_xargs(benchmark: BenchmarkFixture, program: list[str]) -> None:
     # Like ours, it passes one word that nobody looks at and reads nothing.
     words = "\n".join(map(str, range(COMMANDS))).encode()
@@ -39,9 +43,10 @@ def test_xargs(benchmark: BenchmarkFixture, program: list[str]) -> None:
     def run() -> None:
         subprocess.run(["xargs", "-P2", "-n1", *program], input=words, check=True)
 
-    rate(benchmark, COMMANDS, run)
+    measure(benchmark, "commands", COMMANDS, run)
 
 
+@pytest.mark.benchmark(group="output read")
 def test_output(benchmark: BenchmarkFixture) -> None:
     argv = [b"head", b"-c", str(OUTPUT_BYTES).encode(), b"/dev/zero"]
     executor = Executor()
@@ -50,7 +55,7 @@ def test_output(benchmark: BenchmarkFixture) -> None:
         executor.start([Command(key=1, argv=argv, env=PATH)])
         wait(executor, 1)
 
-    rate(benchmark, OUTPUT_BYTES, run)
+    measure(benchmark, "bytes", OUTPUT_BYTES, run)
 
 
 def burst(program: list[str]) -> Callable[[], None]:
@@ -72,8 +77,7 @@ def wait(executor: Executor, count: int) -> None:
         count -= len(executor.reports())
 
 
-def rate(benchmark: BenchmarkFixture, count: int, run: Callable[[], None]) -> None:
-    """Measure `run`, and keep how much of `count` a second that is."""
+def measure(benchmark: BenchmarkFixture, unit: str, count: int, run: Callable[[], None]) -> None:
+    """Measure `run`, and note how many of what it does."""
+    benchmark.extra_info[unit] = count
     benchmark.pedantic(run, rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]  # the library has no types
-    if benchmark.stats is not None:
-        benchmark.extra_info["per_second"] = round(count / benchmark.stats.stats.median)

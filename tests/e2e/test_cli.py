@@ -306,13 +306,3 @@ async def test_scripts_without_a_loop(orqestra: Program) -> None:
 
     job, chunks, workers = await asyncio.to_thread(script)
     assert (job.status, job.exit_code, chunks, workers) == (State.FAILED, 3, [b"hi\n"], 2)
-
-
-async def test_demo() -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tools.demo"), stdout=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(60):
-        out, _ = await process.communicate()
-    assert process.returncode == 0, out.decode()
-    assert b"  NO  " not in out

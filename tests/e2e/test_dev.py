@@ -3,14 +3,14 @@
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from orqestra.client import Client, Job, JobSpec, new_key, shell_payload
-from tests.support.dev import Dev, running_dev
+from tests.support.dev import FREE_PORTS, Dev, running_dev
 from tests.support.processes import gone
 
 FIRST_READY_SECONDS = 15.0
@@ -48,9 +48,9 @@ async def is_all_gone(family: list[psutil.Process]) -> bool:
     return all(await asyncio.gather(*(gone(process.pid, 2.0) for process in family)))
 
 
-async def refused(folder: Path, *arguments: str, **options: tuple[str, ...]) -> tuple[int, Dev]:
+async def refused(folder: Path, *arguments: str, ports: Sequence[str] = FREE_PORTS) -> tuple[int, Dev]:
     """Run a `dev` that is expected to end by itself; return its exit code."""
-    async with running_dev(folder, *arguments, **options) as dev:
+    async with running_dev(folder, *arguments, ports=ports) as dev:
         code = await dev.end()
         assert "Traceback" not in dev.errors
         return code, dev

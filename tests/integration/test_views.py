@@ -69,15 +69,16 @@ async def test_every_filter_filters_and_all_of_them_together(engine: Engine) -> 
     shell = await engine.submit(queue="filtered", type="shell", payload=b'{"command": "true"}')
 
     async def found(**given: Any) -> list[int]:
-        return list((await listed(engine, **{"queue": "filtered", **given}))["ids"])
+        ids: list[int] = (await listed(engine, **{"queue": "filtered", **given}))["ids"] or []
+        return ids
 
     assert await found() == [shell, plain, done, wanted]
     assert await found(type="shell") == [shell]
     assert await found(tags=["b"]) == await found(tags=["b", "a"]) == [done, wanted]
-    assert await found(tags=["c"]) is None
+    assert await found(tags=["c"]) == []
     assert await found(labels=["zone=eu"]) == [done, wanted]
     assert await found(labels=["zone=eu", "arch=arm"]) == [done, wanted]
-    assert await found(labels=["zone=us"]) is None
+    assert await found(labels=["zone=us"]) == []
     assert await found(states=[State.PENDING]) == [shell, plain, wanted]
     assert await found(states=[State.PENDING], tags=["a"], labels=["zone=eu"], type="noop") == [wanted]
 
@@ -91,7 +92,8 @@ async def test_what_failed_or_was_cancelled_has_a_list_of_its_own(engine: Engine
     await engine.cancels.cancel([cancelled])
 
     async def found(**given: Any) -> list[int]:
-        return list((await listed(engine, "list_unhappy", **{"queue": "unhappy", **given}))["ids"])
+        ids: list[int] = (await listed(engine, "list_unhappy", **{"queue": "unhappy", **given}))["ids"] or []
+        return ids
 
     assert await found(states=[State.FAILED, State.CANCELLED]) == [cancelled, broken["id"]]
     assert await found(states=[State.FAILED]) == [broken["id"]]

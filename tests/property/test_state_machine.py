@@ -32,6 +32,8 @@ from tests.support.job_model import LOST_MAX, ModelJob, ModelSession
 
 EXAMPLES = 120
 STEPS = 30
+# Few, so that they meet many events each.
+JOBS = 4
 WORKERS = 2
 
 T = TypeVar("T")
@@ -66,6 +68,7 @@ class Jobs(RuleBasedStateMachine):
 
     # Submit
 
+    @precondition(lambda self: len(self.jobs) < JOBS)
     @rule(key=st.none() | st.sampled_from("ab"), early=st.booleans(), max_retries=st.integers(0, 2))
     def submit(self, key: str | None, early: bool, max_retries: int) -> None:
         policy = RetryPolicy(max_retries=max_retries, base_ms=1)
@@ -93,6 +96,22 @@ class Jobs(RuleBasedStateMachine):
         session = self.session_of(worker)
         assert [row["id"] for row in rows] == [job_id for job_id in ids if self.jobs[job_id].claim(session, token)]
         assert again == []
+
+    @precondition(lambda self: self.jobs)
+    @rule(chosen=pick, worker=who, ends=st.lists(st.sampled_from(Ending), min_size=1, max_size=7))
+    def work(self, chosen: int, worker: int, ends: list[Ending]) -> None:
+        """Claim one job again and again, and let each attempt end: the way to the limits of its counts."""
+        for ending in ends:
+            self.claim(worker, [chosen], False)
+            job = self.job(chosen)
+            if job.state is not State.RUNNING or job.session is None:
+                return
+            if ending is Ending.LOST:
+                self.vanish(job.session.worker, "lapsed")
+                self.sweep()
+                self.hello(worker, 0, False)
+            else:
+                self.check_reports(job, self.session_of(job.session.worker), [(job.claims[-1], ending)])
 
     @precondition(lambda self: self.jobs)
     @rule(chosen=pick)

@@ -2,7 +2,17 @@
 
 import pytest
 
-from orqestra.model.lifecycle import RUN_TRANSITIONS, TERMINAL, TRANSITIONS, WAITING, Event, RunState, State, sources, step
+from orqestra.model.lifecycle import (
+    RUN_TRANSITIONS,
+    TERMINAL,
+    TRANSITIONS,
+    WAITING,
+    Event,
+    RunState,
+    State,
+    sources,
+    step,
+)
 
 
 def test_a_step_goes_where_the_table_says_and_is_refused_elsewhere() -> None:

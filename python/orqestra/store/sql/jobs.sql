@@ -1,6 +1,7 @@
 -- Submit, claim, settle, cancel and retry: each one statement, guarded by state and fence.
--- Guards on `jobs` are written as CASE or IS NOT DISTINCT FROM on purpose: with stale statistics the
--- planner would else walk a partial index of `state` once for each row of the batch (docs/architecture.md).
+-- Guards on `jobs` are written as CASE on purpose: no index can serve them, and the planner guesses that
+-- half of the rows pass. Written plainly it would, with stale statistics, walk a partial index of `state`
+-- or all of the table once for each row of the batch (docs/architecture.md).
 
 -- name: submit_jobs
 -- Ids follow the order of submission; keys are inserted in their own order, so that two servers that
@@ -143,8 +144,9 @@ WITH locked AS (
          AS r(id, session_id, fence, token, exit_code, reason, stdout, stderr, stdout_bytes, stderr_bytes,
               truncated, wall_us, user_us, system_us, max_rss_kb)
     JOIN jobs j ON j.id = r.id
-    WHERE (j.state, j.session_id, j.fence, j.token, j.cancel_requested_at, j.run_id)
-          IS NOT DISTINCT FROM (:running::text, r.session_id, r.fence, r.token, NULL::timestamptz, NULL::bigint)
+    WHERE CASE WHEN (j.state, j.session_id, j.fence, j.token) = (:running::text, r.session_id, r.fence, r.token)
+               THEN j.cancel_requested_at IS NULL AND j.run_id IS NULL
+               ELSE false END
     ORDER BY r.id
     FOR UPDATE OF j
 )
@@ -274,8 +276,8 @@ WITH piece AS (
                 :offsets::bigint[], :bytes::bytea[])
          AS p(id, fence, token, session_id, stream, byte_offset, bytes)
     JOIN jobs j ON j.id = p.id
-    WHERE (j.state, j.session_id, j.fence, j.token)
-          IS NOT DISTINCT FROM (:running::text, p.session_id, p.fence, p.token)
+    WHERE CASE WHEN (j.state, j.session_id, j.fence, j.token) = (:running::text, p.session_id, p.fence, p.token)
+               THEN true ELSE false END
 ),
 kept AS (
     INSERT INTO job_output (job_id, fence, stream, byte_offset, bytes)

@@ -26,7 +26,7 @@ WITH locked AS (
     FROM unnest(:ids::bigint[], :fences::bigint[], :tokens::bigint[]) AS h(id, fence, token)
     JOIN jobs j ON j.id = h.id
     JOIN sessions s ON s.id = j.session_id AND s.worker_id = :worker_id
-    WHERE (j.state, j.fence, j.token) IS NOT DISTINCT FROM ('running', h.fence, h.token)
+    WHERE CASE WHEN (j.state, j.fence, j.token) = ('running', h.fence, h.token) THEN true ELSE false END
     ORDER BY j.id
     FOR UPDATE OF j
 )
