@@ -46,7 +46,7 @@ class ModelJob:
 
     def claim(self, session: ModelSession, token: int) -> bool:
         """Claim it if that is allowed."""
-        if self.state not in WAITING or self.early or self.cancel_requested:
+        if self.state not in WAITING or self.early or self.cancel_requested or session.reason:
             return False
         self.state, self.fence, self.token, self.session = State.RUNNING, self.fence + 1, token, session
         self.claims.append(AttemptRef(self.id, self.fence, token))

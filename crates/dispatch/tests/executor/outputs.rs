@@ -107,32 +107,29 @@ fn a_late_follower_gets_what_is_kept_from_his_offset_on() {
 #[test]
 fn a_follower_who_does_not_listen_costs_bounded_memory() {
     let mut harness = Harness::new();
-    let grace = Duration::ZERO;
+    let written = std::env::temp_dir().join(format!("orqestra-written-{}", std::process::id()));
+    let script = format!(
+        "head -c 50M /dev/zero; touch '{}'; exec sleep 60",
+        written.display()
+    );
     harness.start(Command {
-        grace,
-        ..shell("head -c 50M /dev/zero; echo done >&2; exec sleep 60")
+        grace: Duration::ZERO,
+        ..shell(&script)
     });
     harness.executor.follow(1, 0, 0);
     // Not a single report is taken until the command has written everything.
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        std::thread::yield_now();
-        harness.executor.follow(1, 0, 0);
-        let reports = harness.executor.reports();
-        let held: usize = reports.live.iter().map(|live| live.data.len()).sum();
-        assert!(
-            held <= 3 * (BOUNDS.head_bytes + BOUNDS.tail_bytes),
-            "{held} bytes were held"
-        );
-        if reports
-            .live
-            .iter()
-            .any(|live| live.stream == Stream::Stderr)
-        {
-            break;
-        }
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !written.exists() {
         assert!(std::time::Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
     }
+    std::fs::remove_file(&written).expect("the marker of this test");
+    let reports = harness.executor.reports();
+    let held: usize = reports.live.iter().map(|live| live.data.len()).sum();
+    assert!(
+        held <= 3 * (BOUNDS.head_bytes + BOUNDS.tail_bytes),
+        "{held} bytes were held"
+    );
     harness.executor.cancel(vec![1]);
     assert_eq!(harness.exit().stdout.total, 50 << 20);
 }
