@@ -270,3 +270,10 @@ def returned(row: Row, **about: Any) -> Report:
 def piece(row: Claimed, data: bytes, offset: int = 0, stream: int = 1) -> OutputPiece:
     """Return a piece of the output of a claimed row."""
     return OutputPiece(attempt=ref(row), session_id=row["session_id"], stream=stream, offset=offset, data=data)
+
+
+async def lose(engine: Engine, worker: Worker, row: Row, reason: str = "lapsed") -> Worker:
+    """Let the worker of a claimed row vanish and the sweep find it; return the worker on a new stream."""
+    await engine.close(worker, reason)
+    await engine.sweep()
+    return await engine.connect(worker)
