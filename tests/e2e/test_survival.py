@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from orqestra.client import Client, Job
+from orqestra.client import Client, Job, Patience
 from orqestra.model.lifecycle import State
 from orqestra.model.report import Reason
 from tests.support.fifo import Fifo
@@ -25,6 +25,7 @@ LEASE_SECONDS = 3
 # A server that is asked to stop has so long.
 SERVER_STOP_SECONDS = 5.0
 RESTARTS = 3
+PATIENCE_SECONDS = 3.0
 WORK = "sleep 0.1"
 
 
@@ -34,6 +35,26 @@ async def system() -> AsyncIterator[System]:
     settings = {"ORQESTRA_LEASE_SECONDS": str(LEASE_SECONDS)}
     async with running_system(workers=WORKERS, slots=SLOTS, settings=settings) as running:
         yield running
+
+
+async def test_a_follower_of_a_silent_job_outlives_a_restart(system: System) -> None:
+    patience = Patience(total_seconds=PATIENCE_SECONDS)
+    async with Client(system.stack.grpc_addr, patience=patience) as client:
+        with Fifo(system.folder / "go") as go:
+            # given a job that has said nothing for longer than a client is patient
+            job_id = await system.submit(f"read _ < {go}; echo hi")
+            following = asyncio.create_task(_output(client, job_id))
+            await system.running(job_id)
+            await asyncio.sleep(PATIENCE_SECONDS + 0.2)  # the silence is what this is about
+
+            # when the server dies and comes back
+            system.stack.kill_server()
+            await system.stack.server.child.wait()
+            await system.stack.start_server()
+            go.release()
+
+            # then the follower still gets what comes
+            assert await following == b"hi\n"
 
 
 async def test_jobs_of_a_killed_worker_run_again_elsewhere(system: System) -> None:
@@ -158,3 +179,7 @@ async def test_a_server_takes_over_what_another_leaves(system: System) -> None:
 
 def _outcomes(job: Job) -> Counter[str]:
     return Counter(attempt.outcome for attempt in job.attempts)
+
+
+async def _output(client: Client, job_id: int) -> bytes:
+    return b"".join([chunk.data async for chunk in client.output(job_id, follow=True)])

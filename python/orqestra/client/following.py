@@ -51,6 +51,10 @@ async def _messages(
     while True:
         call = open_stream()
         try:
+            # A server that has taken the call says so at once, however long it then has nothing to tell.
+            await call.initial_metadata()
+            if not call.done():
+                deadline.restart()
             async for message in call:
                 deadline.restart()
                 yield message

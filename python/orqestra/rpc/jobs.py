@@ -70,6 +70,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     async def WatchJob(self, request: jobs_pb2.WatchJobRequest, context: Context) -> AsyncIterator[jobs_pb2.Job]:
         async with as_status(context):
+            await _take_call(context)
             with self._watch.watching(request.id) as event:
                 seen: tuple[str, int, bool] | None = None
                 while True:
@@ -87,6 +88,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         self, request: jobs_pb2.GetOutputRequest, context: Context
     ) -> AsyncIterator[jobs_pb2.OutputChunk]:
         async with as_status(context):
+            await _take_call(context)
             reader = output.OutputReader(self._clock, self._database, self._outputs, self._watch)
             async for chunk in reader.read(request):
                 yield chunk
@@ -102,6 +104,11 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         except OrqestraError as error:
             return jobs_pb2.SubmitStreamResponse(number=request.number, refusal=_refusal(error))
         return jobs_pb2.SubmitStreamResponse(number=request.number, ids=ids)
+
+
+async def _take_call(context: Context) -> None:
+    """Tell the caller of a stream at once that it is served: the first message may be long in coming."""
+    await context.send_initial_metadata(())
 
 
 def _refusal(error: OrqestraError) -> jobs_pb2.Refusal:
