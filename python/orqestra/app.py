@@ -83,7 +83,7 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     refill = Refill(core, window=settings.window_hints)
     watch = Watch(core)
     dispatcher = Dispatcher(core, refill, lanes, sessions, watch.changed)
-    refill.wake_lanes = dispatcher.wake_lanes
+    refill.on_fill(dispatcher.wake_lanes)
     relay = Relay(core, dispatcher.wake_lanes)
     settlement = Settlement(core, lanes, relay, sessions, watch.changed)
     leases = Leases(core, lease_database, sessions)

@@ -6,12 +6,14 @@ Nothing should be missing; a Redis that lost single writes, as after a failover,
 from collections import defaultdict
 from typing import Final
 
+from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.sessions import Sessions
 from orqestra.log import get_logger
 from orqestra.model.errors import HintsUnavailable
 from orqestra.service import Service
+from orqestra.store.database import Row
 
 TICK_SECONDS: Final = 1.0
 LANES_A_TICK: Final = 64
@@ -54,11 +56,11 @@ class Audit(Service):
 
     async def _audit(self, lanes: list[int]) -> None:
         rows = await self._database.fetch("list_overdue", lane_ids=lanes, per_lane=HINTS_PER_LANE, older_ms=OLDER_MS)
-        packed: dict[int, list[bytes]] = defaultdict(list)
+        by_lane: dict[int, list[Row]] = defaultdict(list)
         for row in rows:
-            packed[row["lane_id"]].append(b"%08x%d%016x" % (row["lane_id"], 9 - row["priority"], row["id"]))
-        for lane, hints in packed.items():
-            missing = await self._hints.audit(lane, b"".join(hints[:HINTS_PER_LANE]))
+            by_lane[row["lane_id"]].append(row)
+        for lane, overdue in by_lane.items():
+            missing = await self._hints.audit(lane, packing.hints(overdue[:HINTS_PER_LANE]))
             if missing:
                 self.repaired += missing
                 log.warning("redis lacked hints of a lane", lane=lane, missing=missing)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from orqestra._dispatch import outbox
+from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.engine.relay import Relay
 from orqestra.engine.sessions import Sessions
@@ -123,10 +124,7 @@ class Cancels(Service):
             if elsewhere:
                 await self._hints.publish_cancel(elsewhere)
             if ended:
-                hint = b"%08x%d%016x"
-                await self._hints.forget(
-                    b"".join(hint % (row["lane_id"], 9 - row["priority"], row["id"]) for row in ended)
-                )
+                await self._hints.forget(packing.hints(ended))
         except HintsUnavailable as error:
             self._link.lost(str(error))
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from orqestra._dispatch import outbox
+from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.engine.sessions import Session, Sessions
 from orqestra.model import limits
@@ -57,7 +58,7 @@ class Claims:
         if not rows or not self._link.up:
             return
         now_ms = self._pg_clock.now_ms()
-        for push in outbox.drain([_encode(rows)], now_ms):
+        for push in outbox.drain([packing.entries(rows)], now_ms):
             try:
                 if not await self._hints.push(push, now_ms):
                     self._link.lost("the epoch is missing")
@@ -127,12 +128,3 @@ def _deliver(session: Session, jobs: Sequence[Row], previous: Mapping[int, bytes
         batch.append(job)
         size += weight
     session.peer.assign(batch, previous)
-
-
-def _encode(rows: Sequence[Row]) -> bytes:
-    return outbox.encode(
-        [row["id"] for row in rows],
-        [row["lane_id"] for row in rows],
-        [row["priority"] for row in rows],
-        [row["due_ms"] for row in rows],
-    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from orqestra._dispatch import Demand, outbox
+from orqestra.engine import packing
 from orqestra.engine.claims import Claims
 from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
@@ -16,7 +17,6 @@ from orqestra.model.errors import HintsUnavailable
 from orqestra.model.report import AttemptRef
 from orqestra.queue.hints import Take
 from orqestra.service import Service
-from orqestra.store.database import Row
 
 IDLE_SECONDS: Final = 1.0
 PEEK_PER_LANE: Final = 1000
@@ -76,7 +76,7 @@ class Dispatcher(Service):
         for demand, hints in zip(demands, take.hints, strict=True):
             await self._assign(demand, hints)
         self._done.append(self._number)
-        return self._pause(take, demands)
+        return self._pause(take)
 
     async def _take(self, demands: Sequence[Demand]) -> Take | None:
         done, self._done = self._done, []
@@ -94,7 +94,7 @@ class Dispatcher(Service):
         self._matcher.wake(take.promoted)
         self._refill.ask(take.partial)
 
-    def _pause(self, take: Take, demands: Sequence[Demand]) -> float:
+    def _pause(self, take: Take) -> float:
         # Lanes found empty make room in the next demand for others that may have something.
         if take.promoted or take.empty or any(take.hints):
             return 0
@@ -109,7 +109,7 @@ class Dispatcher(Service):
             found = {row["lane_id"] for row in rows}
             self._matcher.found_empty([lane for lane in lanes if lane not in found])
             rows.sort(key=lambda row: (-row["priority"], row["id"]))
-            await self._assign(demand, _pack(rows[: demand.budget]))
+            await self._assign(demand, packing.hints(rows[: demand.budget]))
         return 0 if demands else IDLE_SECONDS
 
     async def _assign(self, demand: Demand, hints: bytes) -> None:
@@ -134,8 +134,3 @@ class Dispatcher(Service):
 
     def _now_ms(self) -> int:
         return int(self.clock.monotonic() * 1000)
-
-
-def _pack(rows: Sequence[Row]) -> bytes:
-    """Return rows as packed hints, in their order."""
-    return b"".join(b"%08x%d%016x" % (row["lane_id"], 9 - row["priority"], row["id"]) for row in rows)

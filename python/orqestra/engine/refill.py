@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from orqestra._dispatch import outbox
+from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.log import get_logger
 from orqestra.model.errors import HintsUnavailable
@@ -35,11 +36,15 @@ class Refill(Service):
         self._link = core.link
         self._pg_clock = core.pg_clock
         self._window = window
-        self.wake_lanes: Callable[[Sequence[int]], None] = _nobody
+        self._on_fill: list[Callable[[Sequence[int]], None]] = []
         self._partial: set[int] = set()
         self._horizon_due = True
         self._loaded_at = core.clock.monotonic()
         core.link.on_return(self._returned)
+
+    def on_fill(self, call: Callable[[Sequence[int]], None]) -> None:
+        """Call this with the lanes that have got hints."""
+        self._on_fill.append(call)
 
     def ask(self, partial: Sequence[tuple[int, str]]) -> None:
         """Refill these lanes."""
@@ -58,6 +63,10 @@ class Refill(Service):
             self._link.lost(str(error))
         return None
 
+    def _filled(self, lanes: Sequence[int]) -> None:
+        for call in self._on_fill:
+            call(lanes)
+
     def _returned(self) -> None:
         self._horizon_due = True
         self.wake()
@@ -71,11 +80,11 @@ class Refill(Service):
             return
         rows = await self._database.fetch("peek_lanes", lane_ids=[lane], per_lane=self._window)
         for at in range(0, len(rows), CHUNK):
-            if not await self._hints.add_refill(lane, name, _pack(rows[at : at + CHUNK])):
+            if not await self._hints.add_refill(lane, name, packing.hints(rows[at : at + CHUNK])):
                 return
-            self.wake_lanes([lane])
+            self._filled([lane])
         await self._hints.end_refill(lane, name, whole=len(rows) < self._window)
-        self.wake_lanes([lane])
+        self._filled([lane])
         if rows:
             log.debug("lane refilled", lane=lane, hints=len(rows))
 
@@ -99,24 +108,8 @@ class Refill(Service):
 
     async def _push_delayed(self, rows: Sequence[Row]) -> bool:
         now_ms = self._pg_clock.now_ms()
-        entries = outbox.encode(
-            [row["id"] for row in rows],
-            [row["lane_id"] for row in rows],
-            [row["priority"] for row in rows],
-            [row["due_ms"] for row in rows],
-        )
-        for push in outbox.drain([entries], now_ms):
+        for push in outbox.drain([packing.entries(rows)], now_ms):
             if not await self._hints.push(push, now_ms + MARGIN_MS):
                 return False
-            self.wake_lanes(push.lanes)
+            self._filled(push.lanes)
         return True
-
-
-def _nobody(_lanes: Sequence[int]) -> None:
-    """The dispatcher is made after the refill, and then stands here."""
-
-
-def _pack(rows: Sequence[Row]) -> bytes:
-    ids = [row["id"] for row in rows]
-    entries = outbox.encode(ids, [row["lane_id"] for row in rows], [row["priority"] for row in rows], [0] * len(ids))
-    return b"".join(push.ready for push in outbox.drain([entries], 0))
