@@ -60,6 +60,9 @@ class Leases(Service):
             closed = await statements.fetch("list_closed", ids=self._sessions.ids)
             clock = await statements.fetch_one("read_clock")
         renewed = {row["id"] for row in rows}
+        for session, _ in heard:
+            # One that was skipped is renewed in the next second, beat or no beat.
+            session.heard = session.heard or session.id not in renewed
         for row in closed:
             self._sessions.end(row["id"], reason="its lease was over, or its worker has a newer stream")
         heard[:] = [(session, beat) for session, beat in heard if session.id in renewed]

@@ -109,8 +109,9 @@ class Database:
         connection = await self._acquire()
         try:
             transaction = connection.transaction()
+            # Outside: a transaction that did not begin cannot be rolled back, and a cancel must stay one.
+            await transaction.start()
             try:
-                await transaction.start()
                 yield Statements(connection, self._queries)
             except BaseException:
                 if not connection.is_closed():

@@ -34,10 +34,19 @@ UPDATE jobs j SET session_id = :session_id FROM locked l WHERE j.id = l.id
 RETURNING j.id, j.fence;
 
 -- name: renew_sessions
+-- A row in other hands is being replaced or closed right now; it must not hold up the others.
+WITH free AS (
+    SELECT s.id, r.slots
+    FROM unnest(:ids::bigint[], :slots::integer[]) AS r(id, slots)
+    JOIN sessions s ON s.id = r.id
+    WHERE s.closed_at IS NULL
+    ORDER BY s.id
+    FOR UPDATE OF s SKIP LOCKED
+)
 UPDATE sessions s
-SET lease_expires_at = clock_timestamp() + :lease_ms::bigint * interval '1 millisecond', slots = r.slots
-FROM unnest(:ids::bigint[], :slots::integer[]) AS r(id, slots)
-WHERE s.id = r.id AND s.closed_at IS NULL
+SET lease_expires_at = clock_timestamp() + :lease_ms::bigint * interval '1 millisecond', slots = f.slots
+FROM free f
+WHERE s.id = f.id
 RETURNING s.id;
 
 -- name: list_closed
