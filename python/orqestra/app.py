@@ -192,7 +192,13 @@ class Server:
         self._stopping.set()
         loop = asyncio.get_running_loop()
         last_resort = loop.call_later(STOP_SECONDS + LAST_RESORT_SECONDS, os._exit, 1)
-        deadline = self._clock.monotonic() + STOP_SECONDS
+        try:
+            await self._stop_in_order(self._clock.monotonic() + STOP_SECONDS)
+        finally:
+            last_resort.cancel()
+        log.info("server stopped")
+
+    async def _stop_in_order(self, deadline: float) -> None:
 
         def left() -> float:
             return max(0.0, deadline - self._clock.monotonic())
@@ -205,8 +211,6 @@ class Server:
         await self._http.stop()
         await self._redis.aclose()
         await asyncio.gather(*(database.close(left()) for database in self._databases))
-        last_resort.cancel()
-        log.info("server stopped")
 
     def _readiness(self) -> Readiness:
         silent = self._services.silent(self._clock.monotonic())
