@@ -11,6 +11,7 @@ from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.engine.relay import Relay
 from orqestra.engine.sessions import Sessions
+from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import HintsUnavailable, NotFound, OutcomeUnknown, Refused
 from orqestra.model.lifecycle import TERMINAL, WAITING, Event, RunState, State, sources
@@ -109,6 +110,7 @@ class Cancels(Service):
 
     async def _spread(self, rows: Sequence[Row]) -> None:
         """Tell workers, other servers, Redis and whoever watches; all of it may be lost."""
+        reached(Point.CANCELLED)
         ended = [row for row in rows if row["was"] in WAITING and row["state"] == State.CANCELLED]
         running = [row for row in rows if row["state"] == State.RUNNING]
         self._changed([row["id"] for row in ended])

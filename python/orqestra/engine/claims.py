@@ -15,6 +15,7 @@ from orqestra._dispatch import outbox
 from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.engine.sessions import Session, Sessions
+from orqestra.failpoint import Point, reached
 from orqestra.model import limits
 from orqestra.model.errors import HintsUnavailable, OutcomeUnknown
 from orqestra.model.lifecycle import Event, sources
@@ -44,7 +45,9 @@ class Claims:
         """
         if not ids:
             return
+        reached(Point.TAKEN)
         rows = await self._claim(ids, session_ids)
+        reached(Point.CLAIMED)
         claimed = {row["id"] for row in rows}
         refused = [(job, to) for job, to in zip(ids, session_ids, strict=True) if job not in claimed]
         self._matcher.release([session_id for _, session_id in refused])

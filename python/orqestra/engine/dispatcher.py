@@ -13,6 +13,7 @@ from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.refill import Refill
 from orqestra.engine.sessions import Session, Sessions
+from orqestra.failpoint import Point, reached
 from orqestra.model.errors import HintsUnavailable
 from orqestra.model.report import AttemptRef
 from orqestra.queue.hints import Take
@@ -91,6 +92,8 @@ class Dispatcher(Service):
 
     def _learn(self, take: Take) -> None:
         self._matcher.found_empty(take.empty)
+        if take.promoted:
+            reached(Point.PROMOTED)
         self._matcher.wake(take.promoted)
         self._refill.ask(take.partial)
 

@@ -9,6 +9,7 @@ from typing import Final
 from orqestra.engine.core import Core
 from orqestra.engine.leases import Leases
 from orqestra.engine.settlement import Settlement
+from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.decision import Ending
 from orqestra.model.report import AttemptRef, Reason, Report
@@ -67,6 +68,7 @@ class Expiry(Service):
     async def _sweep(self) -> int:
         rows = await self._database.fetch("find_orphans", at_most=SWEEP_ROWS)
         if rows:
+            reached(Point.ORPHANS_FOUND)
             await self._settlement.settle_orphans([_report(row) for row in rows])
             log.info("jobs brought back", jobs=len(rows))
         return len(rows)

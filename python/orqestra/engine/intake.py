@@ -14,6 +14,7 @@ import asyncpg
 from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
+from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model import limits
 from orqestra.model.errors import (
@@ -170,6 +171,7 @@ class Intake(Service):
             _answer(batch, stored)
 
     async def _insert(self, batch: list[_Request]) -> list[int]:
+        reached(Point.SUBMIT_BEFORE_TX)
         jobs = [job for request in batch for job in request.placed]
         if len(jobs) <= limits.BATCH_JOBS:
             async with self._database.connection() as statements:
@@ -215,6 +217,7 @@ class Intake(Service):
 
 
 def _answer(batch: list[_Request], ids: list[int]) -> None:
+    reached(Point.SUBMIT_BEFORE_REPLY)
     at = 0
     for request in batch:
         request.succeed(ids[at : at + len(request.jobs)])

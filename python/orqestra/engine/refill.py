@@ -8,6 +8,7 @@ from typing import Final
 from orqestra._dispatch import outbox
 from orqestra.engine import packing
 from orqestra.engine.core import Core
+from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import HintsUnavailable
 from orqestra.queue.hints import HORIZON_MS
@@ -83,6 +84,7 @@ class Refill(Service):
             if not await self._hints.add_refill(lane, name, packing.hints(rows[at : at + CHUNK])):
                 return
             self._filled([lane])
+            reached(Point.REFILLING)
         await self._hints.end_refill(lane, name, whole=len(rows) < self._window)
         self._filled([lane])
         if rows:

@@ -6,6 +6,7 @@ from typing import Final
 
 from orqestra._dispatch import outbox
 from orqestra.engine.core import Core
+from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import HintsUnavailable, Unavailable
 from orqestra.service import Service
@@ -57,6 +58,7 @@ class Relay(Service):
             log.info("rows left in the outbox", reason=str(error))
 
     async def _push(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        reached(Point.RELAY_READ)
         now_ms = self._pg_clock.now_ms()
         pushes = outbox.drain([entries for _, entries in rows], now_ms)
         if self._link.up:
@@ -67,6 +69,7 @@ class Relay(Service):
                         break
                 else:
                     self._relayed += [outbox_id for outbox_id, _ in rows]
+                    reached(Point.RELAY_PUSHED)
             except HintsUnavailable as error:
                 self._link.lost(str(error))
         # Without Redis the rows wait in the outbox, and the dispatcher looks into Postgres.

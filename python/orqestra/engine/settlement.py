@@ -16,6 +16,7 @@ from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
 from orqestra.engine.sessions import Sessions
+from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model import limits
 from orqestra.model.decision import Ending
@@ -87,6 +88,7 @@ class Settlement(Service):
                 return
 
     async def _settle(self, batch: list[Report]) -> None:
+        reached(Point.RESULT_RECEIVED)
         # The first report of an attempt counts; a second one in the same batch is judged the slow way.
         plain = {report.attempt: report for report in reversed(batch) if report.ending is Ending.SUCCEEDED}
         done = await self._complete(list(plain.values())) if plain else set()
@@ -149,6 +151,7 @@ class Settlement(Service):
             return await settling.settle(reports, wait_for_locks=wait_for_locks)
 
     def _answer(self, reports: Sequence[Report], verdicts: Sequence[Verdict | None]) -> None:
+        reached(Point.SETTLED)
         by_session: dict[int, list[Any]] = defaultdict(list)
         for report, verdict in zip(reports, verdicts, strict=True):
             if verdict is not None:

@@ -11,6 +11,7 @@ from orqestra.engine.dispatcher import Dispatcher
 from orqestra.engine.outputs import LiveChunk, Outputs
 from orqestra.engine.sessions import Greeting, Session, Sessions
 from orqestra.engine.settlement import Settlement
+from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model import limits
 from orqestra.model.errors import InvalidInput, Refused, Unavailable
@@ -143,6 +144,8 @@ async def _write(peer: StreamPeer, context: Context) -> None:
         peer.writing()
         await context.write(message)
         peer.written(message)
+        if message.HasField("assign"):
+            reached(Point.SENT)
     goodbye = worker_pb2.Goodbye(reason=peer.ended or "")
     await context.write(worker_pb2.ServerMessage(goodbye=goodbye))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final, assert_never
 
 from orqestra._dispatch import Command, Executor, Exit, Live
+from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import InvalidInput
 from orqestra.model.job import JobType
@@ -102,6 +103,7 @@ class Jobs:
             self.results.add(attempt, nothing_done(assignment, now_us))
         while occupied := self._slots.occupy():
             commands = [command for key, each in occupied if (command := self._prepare(key, each)) is not None]
+            reached(Point.ACCEPTED)
             self._executor.start(commands)
             self._follow_started(occupied)
         self._told()
@@ -152,6 +154,7 @@ class Jobs:
 
     def acknowledged(self, acks: Iterable[ResultAcks.Ack]) -> None:
         """Take the answers to results: each of them ends the worker's duty."""
+        reached(Point.ACKNOWLEDGED)
         expected = (ResultAcks.VERDICT_ACCEPTED, ResultAcks.VERDICT_DUPLICATE)
         for ack in acks:
             attempt = attempt_of(ack.attempt)
@@ -216,6 +219,7 @@ class Jobs:
                     self._executor.follow(key, 0, 0)
 
     def _ended(self, exit_: Exit) -> None:
+        reached(Point.EXITED)
         self._prepared.pop(exit_.key).clean_up()
         occupied = self._slots.running[exit_.key]
         returning = occupied.fate is Fate.RETURN

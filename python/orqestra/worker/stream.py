@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from orqestra.clock import Clock
+from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.v1.worker_pb2 import Beat, Goodbye, Held, Hello, ServerMessage, Welcome, WorkerMessage
 from orqestra.worker.jobs import Jobs
@@ -141,6 +142,7 @@ class Stream:
         if kind == "beat_ack":
             self._beat_acknowledged(self._lease, message.beat_ack.seq)
         elif kind == "assign":
+            reached(Point.RECEIVED)
             self._outgoing.acknowledge(message.assign.number)
             self._jobs.accept(message.assign.jobs)
         else:
