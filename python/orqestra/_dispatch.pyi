@@ -12,6 +12,7 @@ Two packed formats, one entry after the other without separators:
 """
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Literal, final
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Live",
     "Matcher",
     "Push",
+    "Spool",
     "backoff",
     "outbox",
 ]
@@ -339,3 +341,56 @@ class Live:
     def offset(self) -> int: ...
     @property
     def data(self) -> bytes: ...
+
+@final
+class Spool:
+    """Keeps records, opaque bytes with a key each, on disk until they are deleted.
+
+    Every method but `close` returns at once; a thread writes. What waits is one group and one sync, and
+    while that is under way the next group gathers. Files in `directory`: segments up to `segment_bytes`,
+    removed oldest first when nothing in them is wanted, and rewritten when most of them is not; `aside/`.
+
+    The caller has the directory for itself. OSError if it can't be used.
+    """
+
+    def __new__(cls, directory: str | PathLike[str], *, segment_bytes: int = 8388608) -> Spool: ...
+    @property
+    def torn(self) -> int:
+        """How many segments, when this was opened, ended in the middle of a record. That end was cut off."""
+
+    @property
+    def damaged(self) -> int:
+        """At how many places in segments, when this was opened, stood what was never written.
+
+        The record there is lost; all others are there.
+        """
+
+    def recovered(self) -> list[tuple[int, bytes]]:
+        """Take the records that were there when this was opened, oldest first. The second call has none.
+
+        One that was deleted by a process that was killed shortly afterwards may be among them.
+        """
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while `take` has something new, for `loop.add_reader`."""
+
+    def append(self, records: Sequence[tuple[int, bytes]]) -> None:
+        """Take records to be written. No key (below 2 ** 64) is used twice. ValueError beyond 256 MiB each."""
+
+    def delete(self, keys: Sequence[int]) -> None:
+        """Forget these records, whether they are durable yet or not. Unknown keys are passed over."""
+
+    def set_aside(self, key: int) -> None:
+        """Delete a durable record and keep its bytes in `aside/`, to be removed by the first start a day later.
+
+        Beyond 1000 such files nothing more is kept.
+        """
+
+    def take(self) -> tuple[list[int], int | None]:
+        """Take the keys that have become durable since the last call, and the error number while none can.
+
+        While there is trouble all that is not durable is kept and tried again each second.
+        """
+
+    def close(self) -> None:
+        """Write what waits, end the thread and wait for that. What is appended afterwards is never written."""

@@ -1,7 +1,7 @@
 """Processes are killed and restarted under load: nothing acknowledged is lost, nothing ends twice.
 
 Every start of a command is in the journal. More than one for a job is allowed only where its worker was
-killed: its commands end with it.
+killed while its commands ran: they end with it.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import pytest
 from orqestra.client import Client, Job, Patience
 from orqestra.model.lifecycle import State
 from orqestra.model.report import Reason
+from orqestra.model.retry import RetryPolicy
 from tests.support.fifo import Fifo
 from tests.support.second_server import LABEL, second_server
 from tests.support.system import System, running_system, shell
@@ -27,6 +28,8 @@ SERVER_STOP_SECONDS = 5.0
 RESTARTS = 3
 PATIENCE_SECONDS = 3.0
 WORK = "sleep 0.1"
+# Too much to travel within a result.
+OUTPUT_BYTES = 100_000
 
 
 @pytest.fixture
@@ -104,6 +107,37 @@ async def test_commands_outlive_a_killed_server(system: System) -> None:
     assert {job.lost for job in ended} == {0}
 
 
+async def test_results_outlive_their_worker(system: System) -> None:
+    # given commands, one of them with much output, that end while the server is away
+    with Fifo(system.folder / "go") as go:
+        large = system.journal.command(f"read _ < {go}; yes | head -c {OUTPUT_BYTES}")
+        failing = system.journal.command(f"read _ < {go}; echo short") + "; exit 3"
+        jobs = [shell(large), shell(failing, retries=RetryPolicy(max_retries=0))]
+        ids = await system.client.submit_many(jobs)
+        await system.journal.started(len(ids))
+        system.stack.kill_server()
+        await system.stack.server.child.wait()
+        for _ in ids:
+            go.release()
+        await until(lambda: system.journal.ends().total() == len(ids))
+        await until(lambda: b"short\n" in _spooled(system) and len(_spooled(system)) > OUTPUT_BYTES)
+
+    # when the workers are killed, and then all is started again
+    for index in range(WORKERS):
+        system.stack.kill_worker(index)
+        await system.stack.worker(index).child.wait()
+        system.stack.worker(index).start()
+    await system.stack.start_server()
+    completed, failed = await system.all_ended(ids)
+
+    # then what the commands did is told, and they were started once
+    assert system.journal.starts() == dict.fromkeys(ids, 1)
+    assert (completed.status, failed.status, failed.exit_code) == (State.COMPLETED, State.FAILED, 3)
+    assert (completed.output.stdout, failed.output.stdout) == (b"y\n" * (OUTPUT_BYTES // 2), b"short\n")
+    assert {(job.attempt, job.lost) for job in (completed, failed)} == {(1, 0)}
+    await until(lambda: _spooled(system) == b"")
+
+
 async def test_a_rolling_restart_fails_no_submit(system: System) -> None:
     # given clients that submit all the time
     stopping = asyncio.Event()
@@ -175,6 +209,11 @@ async def test_a_server_takes_over_what_another_leaves(system: System) -> None:
     assert {_outcomes(job)["completed"] for job in ended} == {1}
     starts = system.journal.starts()
     assert all(1 <= starts[job.id] <= 1 + job.lost for job in ended)
+
+
+def _spooled(system: System) -> bytes:
+    files = (system.folder / "data").glob("worker-*/worker-0/spool/*.spool")
+    return b"".join(file.read_bytes().rstrip(b"\0") for file in files)
 
 
 def _outcomes(job: Job) -> Counter[str]:

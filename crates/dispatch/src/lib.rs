@@ -8,7 +8,8 @@
 //! 3. [`matcher`]: which session gets which job.
 //! 4. [`backoff`]: when a failed attempt is followed by the next.
 //!
-//! Then [`executor`], which runs the commands of a worker on threads of its own.
+//! Then the two that touch the operating system, for a worker, each on threads of its own: [`executor`]
+//! runs commands, and [`spool`] keeps their results on disk. `sys` is where they meet it.
 //!
 //! [`error`] is what the pure ones answer to input that breaks their contract. `python` holds the thin
 //! shells that make up `orqestra._dispatch`; it is built with the feature of that name.
@@ -21,3 +22,6 @@ pub mod matcher;
 pub mod outbox;
 #[cfg(feature = "python")]
 mod python;
+pub mod spool;
+#[expect(unsafe_code, reason = "the system calls, and nothing else")]
+mod sys;

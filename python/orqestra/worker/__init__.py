@@ -7,6 +7,7 @@ Start with `daemon` (what a worker is made of, from start to drain). Then follow
     shell         from the payload to the command; `environment` is what every command sees
     outcome       from the end of a command to what is told of it
     results       what is kept until the server has acknowledged it
+    spool         the disk behind it
     outgoing      what waits to be written, merged
 
 `connection` opens a new stream whenever one has ended; `lease` tells how long the worker may believe

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orqestra._dispatch import Executor
+from orqestra._dispatch import Executor, Spool
 from orqestra.clock import Clock, SystemClock
 from orqestra.log import get_logger
 from orqestra.model import limits
@@ -20,9 +20,10 @@ from orqestra.worker.environment import base_environment
 from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.shell import Shell
+from orqestra.worker.spool import open_spool
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-# Of those whose results are lost, so many are named.
+# Of those whose results are not delivered, so many are named.
 LOGGED_JOBS: Final = 20
 # What a command that the drain ends has between TERM and KILL, whatever its own grace is.
 DRAIN_GRACE_SECONDS: Final = limits.GRACE_DEFAULT_SECONDS
@@ -40,7 +41,7 @@ log = get_logger(__name__)
 class WorkerOptions:
     """What a worker is started with, checked. An empty `name` becomes the host's with the worker's index."""
 
-    address: str
+    addresses: tuple[str, ...]
     name: str
     slots: int
     queues: tuple[str, ...]
@@ -67,17 +68,10 @@ class Worker:
             StartFailed: the state directory can't be used.
         """
         identity = Identity.open(self._options.state_dir)
-        executor = Executor(head_bytes=limits.OUTPUT_HEAD_BYTES, tail_bytes=limits.OUTPUT_TAIL_BYTES)
-        base = base_environment(os.environb, self._options.passed_on)
-        jobs = Jobs(self._options.slots, executor, Shell(base, identity.jobs_directory))
         try:
-            with _attached(executor, jobs), _signals(self.stop):
-                await self._serve(identity, jobs)
+            return await self._work(identity)
         finally:
-            # Something runs here only after a fault, or if the kernel can't end it.
-            executor.stop(kill=True)
             identity.close()
-        return _exit_code(jobs)
 
     def stop(self) -> None:
         """Drain, then end. The second call does not wait for commands any longer."""
@@ -85,8 +79,31 @@ class Worker:
             self._hurried.set()
         self._stopping.set()
 
-    async def _serve(self, identity: Identity, jobs: Jobs) -> None:
+    async def _work(self, identity: Identity) -> int:
+        spool = open_spool(identity.spool_directory)
+        executor = Executor(head_bytes=limits.OUTPUT_HEAD_BYTES, tail_bytes=limits.OUTPUT_TAIL_BYTES)
+        base = base_environment(os.environb, self._options.passed_on)
+        jobs = Jobs(self._options.slots, executor, Shell(base, identity.jobs_directory), spool)
         connection = self._connection(identity, jobs)
+
+        def read_spool() -> None:
+            if jobs.read_spool():
+                connection.beat_now()
+
+        try:
+            with (
+                _readable(executor, jobs.read_reports),
+                _readable(spool, read_spool),
+                _signals(self.stop),
+            ):
+                await self._serve(connection, jobs)
+        finally:
+            # Something runs here only after a fault, or if the kernel can't end it.
+            executor.stop(kill=True)
+            spool.close()
+        return _exit_code(jobs)
+
+    async def _serve(self, connection: Connection, jobs: Jobs) -> None:
         link = asyncio.create_task(connection.run(), name="connection")
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([link, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -111,9 +128,9 @@ class Worker:
             name=introduction.name,
             slots=options.slots,
             queues=list(options.queues),
-            address=options.address,
+            addresses=list(options.addresses),
         )
-        return Connection(options.address, introduction, identity, jobs, clock=self._clock)
+        return Connection(options.addresses, introduction, identity, jobs, clock=self._clock)
 
     async def _drain(self, jobs: Jobs, connection: Connection) -> None:
         """Return when all is delivered, or when there is no more time for it."""
@@ -131,14 +148,14 @@ class Worker:
 
 
 @contextmanager
-def _attached(executor: Executor, jobs: Jobs) -> Iterator[None]:
-    """Have `jobs` told when the executor has reports."""
+def _readable(source: Executor | Spool, call: Callable[[], None]) -> Iterator[None]:
+    """Have `call` called whenever there is something to be taken."""
     loop = asyncio.get_running_loop()
-    loop.add_reader(executor.fileno(), jobs.read_reports)
+    loop.add_reader(source.fileno(), call)
     try:
         yield
     finally:
-        loop.remove_reader(executor.fileno())
+        loop.remove_reader(source.fileno())
 
 
 @contextmanager
@@ -165,5 +182,9 @@ def _exit_code(jobs: Jobs) -> int:
     if not len(jobs.results):
         return 0
     ids = [attempt.job_id for attempt in itertools.islice(jobs.results, LOGGED_JOBS)]
-    log.error("results could not be delivered, these jobs run again", count=len(jobs.results), job_ids=ids)
+    if jobs.health:
+        message = "results could not be delivered nor kept, these jobs may run again"
+    else:
+        message = "results could not be delivered, the next start of this worker delivers them"
+    log.error(message, count=len(jobs.results), job_ids=ids)
     return 1

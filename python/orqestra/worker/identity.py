@@ -2,6 +2,7 @@
 
     STATE_DIR/worker-0/lock        held by the living worker
     STATE_DIR/worker-0/identity    worker_id, and the number up to which Hellos were numbered
+    STATE_DIR/worker-0/spool/      results that no server has acknowledged (`spool`)
     STATE_DIR/worker-0/jobs/       private files of the commands that run; emptied at each start
 
 Several workers can share a state directory: each takes the first directory that no other has locked.
@@ -41,6 +42,7 @@ class Identity:
         self.incarnation = str(uuid.uuid4())
         self.index = index
         self.jobs_directory = directory / "jobs"
+        self.spool_directory = directory / "spool"
         self._file = directory / "identity"
         self._lock = lock
         self._kept = kept
@@ -83,7 +85,9 @@ def _lock_directory(state_dir: Path) -> tuple[int, Path, int]:
     state_dir.mkdir(PRIVATE, parents=True, exist_ok=True)
     for index in range(DIRECTORIES_MAX):
         directory = state_dir / f"worker-{index}"
-        directory.mkdir(PRIVATE, exist_ok=True)
+        if not directory.exists():
+            directory.mkdir(PRIVATE, exist_ok=True)
+            _sync_directory(state_dir)
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,7 +117,11 @@ def _write(file: Path, kept: _Kept) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     new.replace(file)
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_directory(file.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

@@ -1,7 +1,8 @@
 """What the worker holds, from the assignment to the acknowledged result.
 
 Everything here runs in the event loop's thread and waits for nothing; commands run in the executor's
-threads and tell their end through its descriptor.
+threads and tell their end through its descriptor, and the spool's thread tells through another what it
+has made durable.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import Final, assert_never
 
-from orqestra._dispatch import Command, Executor, Exit, Live
+from orqestra._dispatch import Command, Executor, Exit, Live, Spool
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import InvalidInput
@@ -32,6 +33,7 @@ from orqestra.worker.outgoing import Outgoing, attempt_of, message_of
 from orqestra.worker.results import Unacknowledged
 from orqestra.worker.shell import Prepared, Shell
 from orqestra.worker.slots import Fate, Occupied, Slots
+from orqestra.worker.spool import ResultSpool
 
 STREAMS: Final = {1: STREAM_STDOUT, 2: STREAM_STDERR}
 
@@ -45,12 +47,13 @@ class Jobs:
     `quiet` is set while no command runs, `idle` while moreover nothing waits or is unacknowledged.
     """
 
-    def __init__(self, slots: int, executor: Executor, shell: Shell) -> None:
+    def __init__(self, slots: int, executor: Executor, shell: Shell, spool: Spool) -> None:
         self.lease: Lease | None = None
         self.quiet = asyncio.Event()
         self.idle = asyncio.Event()
         self.results = Unacknowledged()
         self.outgoing = Outgoing(self.results)
+        self._spool = ResultSpool(spool, self.results)
         self._executor = executor
         self._shell = shell
         self._slots = Slots(slots)
@@ -61,8 +64,13 @@ class Jobs:
 
     @property
     def offered_slots(self) -> int:
-        """How many jobs this worker runs at once; 0 while it drains."""
-        return 0 if self._draining else self._slots.count
+        """How many jobs this worker runs at once; 0 while it drains or is not well."""
+        return 0 if self._draining or self.health else self._slots.count
+
+    @property
+    def health(self) -> str:
+        """What this worker suffers from; empty if it is well."""
+        return self._spool.health
 
     def held(self) -> list[HeldAttempt]:
         """Return all that the worker has accepted and still answers for."""
@@ -127,7 +135,7 @@ class Jobs:
                 self._slots.running[key].fate = Fate.DROP
                 self._executor.kill([key])
             self._slots.withdraw(attempt)
-            self.results.remove(attempt)
+            self._spool.remove(attempt)
             log.warning("attempt revoked", job_id=attempt.job_id, fence=attempt.fence)
         self._told()
 
@@ -148,7 +156,7 @@ class Jobs:
         attempt = attempt_of(ack.attempt)
         if ack.stored:
             self.results.stored(attempt, ack.stream, ack.offset)
-        elif self.results.remove(attempt):
+        elif self._spool.remove(attempt):
             log.warning("output refused: the attempt is no longer ours", job_id=attempt.job_id)
         self._told()
 
@@ -158,7 +166,8 @@ class Jobs:
         expected = (ResultAcks.VERDICT_ACCEPTED, ResultAcks.VERDICT_DUPLICATE)
         for ack in acks:
             attempt = attempt_of(ack.attempt)
-            if self.results.remove(attempt) and ack.verdict not in expected:
+            unknown = ack.verdict == ResultAcks.VERDICT_UNKNOWN
+            if self._spool.remove(attempt, keep_aside=unknown) and ack.verdict not in expected:
                 verdict = ResultAcks.Verdict.Name(ack.verdict)
                 log.warning("result not taken", job_id=attempt.job_id, fence=attempt.fence, verdict=verdict)
         self._told()
@@ -175,6 +184,15 @@ class Jobs:
                     assert_never(report)
         self.start_waiting()
         self._told()
+
+    def read_spool(self) -> bool:
+        """Take what the spool has to tell: call it when its descriptor is readable.
+
+        Return whether the slots and the health that are offered have changed.
+        """
+        changed = self._spool.read()
+        self._told()
+        return changed
 
     def drain(self) -> None:
         """Offer no slots from now on and hand back what has not been started."""
@@ -231,7 +249,10 @@ class Jobs:
         if occupied.fate is Fate.DROP:
             return
         match ended:
+            case Finished() if ended.result.started_at_us:
+                self._spool.add(occupied.attempt, ended)
             case Finished():
+                # Nothing ran: to do it once more costs less than to have it on disk.
                 self.results.add(occupied.attempt, ended)
             case HandBack():
                 log.warning("job handed back", job_id=occupied.attempt.job_id, reason=ended.reason)
@@ -254,7 +275,8 @@ class Jobs:
             )
 
     def _told(self) -> None:
-        """After any change: let the writer look, and whoever waits for the end of it all."""
+        """After any change: let the disk and the writer look, and whoever waits for the end of it all."""
+        self._spool.flush()
         self.outgoing.wake()
         self._note_idle()
 

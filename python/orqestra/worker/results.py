@@ -1,7 +1,7 @@
 """Results that the server has not acknowledged, and the output that is stored before them.
 
-Everything that ended is here from its end to its acknowledgement, across all streams: the one place
-that a durable spool has to stand behind.
+Everything that ended is here from its end to its acknowledgement, across all streams. `spool` stands
+behind it.
 """
 
 import itertools
@@ -34,12 +34,14 @@ class _Transfer:
 class Unacknowledged:
     """The results that the worker still owes, in the order in which the commands ended.
 
-    A result is ready once all its output is stored; it never waits for another's. What was taken stays
-    until it is acknowledged, or is offered again by `offer_again`.
+    Nothing of a result is offered before it is released. It is ready once all its output is stored; it
+    never waits for another's. What was taken stays until it is acknowledged, or is offered again by
+    `offer_again`.
     """
 
     def __init__(self) -> None:
         self._results: dict[AttemptRef, Result] = {}
+        self._unreleased: dict[AttemptRef, Finished] = {}
         self._ready: dict[AttemptRef, Result] = {}
         self._transfers: dict[AttemptRef, _Transfer] = {}
         self._outstanding_bytes = 0
@@ -54,8 +56,18 @@ class Unacknowledged:
         return iter(self._results)
 
     def add(self, attempt: AttemptRef, finished: Finished) -> None:
-        """Keep the end of an attempt until it is acknowledged."""
+        """Keep the end of an attempt and offer it at once."""
+        self.hold(attempt, finished)
+        self.release(attempt)
+
+    def hold(self, attempt: AttemptRef, finished: Finished) -> None:
+        """Keep the end of an attempt until it is acknowledged, and offer nothing of it yet."""
         self._results[attempt] = finished.result
+        self._unreleased[attempt] = finished
+
+    def release(self, attempt: AttemptRef) -> None:
+        """Offer what is kept of an attempt, its output first."""
+        finished = self._unreleased.pop(attempt)
         if finished.ahead:
             unsent = {(piece.stream, piece.offset): piece for piece in finished.ahead}
             self._transfers[attempt] = _Transfer(unsent=unsent)
@@ -84,7 +96,7 @@ class Unacknowledged:
                 place, piece = next(iter(transfer.unsent.items()))
                 transfer.sent[place] = transfer.unsent.pop(place)
                 self._outstanding_bytes += len(piece.data)
-                return _store_output(self._results[attempt], piece)
+                return store_output(self._results[attempt], piece)
         return None
 
     def stored(self, attempt: AttemptRef, stream: Stream, offset: int) -> None:
@@ -100,6 +112,7 @@ class Unacknowledged:
 
     def remove(self, attempt: AttemptRef) -> bool:
         """Forget an attempt: it is acknowledged, or nobody wants it. Return whether it was here."""
+        self._unreleased.pop(attempt, None)
         self._ready.pop(attempt, None)
         transfer = self._transfers.pop(attempt, None)
         if transfer is not None:
@@ -111,8 +124,13 @@ class Unacknowledged:
         for transfer in self._transfers.values():
             transfer.restart()
         self._outstanding_bytes = 0
-        self._ready = {attempt: result for attempt, result in self._results.items() if attempt not in self._transfers}
+        self._ready = {
+            attempt: result
+            for attempt, result in self._results.items()
+            if attempt not in self._transfers and attempt not in self._unreleased
+        }
 
 
-def _store_output(result: Result, piece: Piece) -> StoreOutput:
+def store_output(result: Result, piece: Piece) -> StoreOutput:
+    """Return a piece of the output of a result as it is sent."""
     return StoreOutput(attempt=result.attempt, stream=piece.stream, offset=piece.offset, data=piece.data)

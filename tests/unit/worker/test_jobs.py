@@ -2,31 +2,43 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest_asyncio
 
-from orqestra._dispatch import Executor
-from orqestra.v1.worker_pb2 import HeldAttempt
+from orqestra._dispatch import Executor, Spool
+from orqestra.v1.worker_pb2 import HeldAttempt, Result, ResultAcks
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.lease import Lease, boot_seconds
 from orqestra.worker.outgoing import attempt_of
 from orqestra.worker.shell import Shell
+from orqestra.worker.spool import decode
 from tests.support.worker_peer import PATIENCE_SECONDS, assignment, shell
 
 LEASE_SECONDS = 15.0
 Phase = HeldAttempt.Phase
 
 
+@asynccontextmanager
+async def working(tmp_path: Path) -> AsyncIterator[Jobs]:
+    """Jobs with one slot, and no lease yet."""
+    executor, spool = Executor(), Spool(tmp_path / "spool")
+    jobs = Jobs(1, executor, Shell({b"PATH": b"/usr/bin:/bin"}, tmp_path), spool)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(executor.fileno(), jobs.read_reports)
+    loop.add_reader(spool.fileno(), jobs.read_spool)
+    yield jobs
+    loop.remove_reader(executor.fileno())
+    loop.remove_reader(spool.fileno())
+    executor.stop(kill=True)
+    spool.close()
+
+
 @pytest_asyncio.fixture
 async def jobs(tmp_path: Path) -> AsyncIterator[Jobs]:
-    """With one slot, and no lease yet."""
-    executor = Executor()
-    jobs = Jobs(1, executor, Shell({b"PATH": b"/usr/bin:/bin"}, tmp_path))
-    asyncio.get_running_loop().add_reader(executor.fileno(), jobs.read_reports)
-    yield jobs
-    asyncio.get_running_loop().remove_reader(executor.fileno())
-    executor.stop(kill=True)
+    async with working(tmp_path) as jobs:
+        yield jobs
 
 
 def lease(*, sent_seconds_ago: float = 0.0) -> Lease:
@@ -42,6 +54,19 @@ async def quiet(jobs: Jobs) -> None:
     """Return once no command runs."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         await jobs.quiet.wait()
+
+
+async def offered(jobs: Jobs) -> Result:
+    """Return the next result, once it is durable."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (results := jobs.results.take_results()):
+            await jobs.outgoing.wait()
+    (result,) = results
+    return result
+
+
+def acknowledge(jobs: Jobs, result: Result, verdict: ResultAcks.Verdict = ResultAcks.VERDICT_ACCEPTED) -> None:
+    jobs.acknowledged([ResultAcks.Ack(attempt=result.attempt, verdict=verdict)])
 
 
 async def test_nothing_is_started_without_a_session(jobs: Jobs) -> None:
@@ -97,8 +122,7 @@ async def test_a_cancelled_command_is_not_handed_back_by_the_drain(jobs: Jobs) -
     jobs.cancel([attempt_of(job.attempt)])
     await quiet(jobs)
 
-    (result,) = jobs.results.take_results()
-    assert result.reason == "cancelled"
+    assert (await offered(jobs)).reason == "cancelled"
 
 
 async def test_a_revoked_command_keeps_its_slot_until_it_has_ended(jobs: Jobs) -> None:
@@ -113,3 +137,60 @@ async def test_a_revoked_command_keeps_its_slot_until_it_has_ended(jobs: Jobs) -
 
     assert jobs.idle.is_set()
     assert jobs.held() == []
+
+
+async def test_what_was_not_acknowledged_is_held_and_offered_by_the_next_process(tmp_path: Path) -> None:
+    async with working(tmp_path) as first:
+        first.lease = lease()
+        first.accept([shell(1, "echo kept; exit 3"), assignment(2, type="noop")])
+        acknowledge(first, await offered(first))
+        await quiet(first)
+
+    async with working(tmp_path) as second:
+        assert phases(second) == {1: Phase.PHASE_FINISHED}
+        result = await offered(second)
+        assert (result.exit_code, result.stdout) == (3, b"kept\n")
+        acknowledge(second, result)
+        assert second.idle.is_set()
+
+    async with working(tmp_path) as third:
+        assert third.held() == []
+    assert [each.name for each in (tmp_path / "spool").iterdir()] == ["aside"]
+
+
+async def test_what_ran_nothing_is_not_kept_for_the_next_process(tmp_path: Path) -> None:
+    waiting = shell(4, "true")
+    async with working(tmp_path) as first:
+        first.lease = lease()
+        first.accept([assignment(1, type="noop"), assignment(2, type="none"), shell(3, "sleep 30"), waiting])
+        first.cancel([attempt_of(waiting.attempt)])
+        finished = {job_id for job_id, phase in phases(first).items() if phase == Phase.PHASE_FINISHED}
+        assert finished == {1, 2, 4}
+
+    async with working(tmp_path) as second:
+        assert second.held() == []
+
+
+async def test_what_is_revoked_is_not_offered_again(tmp_path: Path) -> None:
+    job = shell(1, "echo kept")
+    async with working(tmp_path) as first:
+        first.lease = lease()
+        first.accept([job])
+        await offered(first)
+
+    async with working(tmp_path) as second:
+        second.revoke([attempt_of(job.attempt)])
+        assert second.held() == []
+
+    async with working(tmp_path) as third:
+        assert third.held() == []
+
+
+async def test_the_result_of_a_job_that_nobody_knows_is_kept_aside(tmp_path: Path) -> None:
+    async with working(tmp_path) as jobs:
+        jobs.lease = lease()
+        jobs.accept([shell(1, "echo whose?")])
+        acknowledge(jobs, await offered(jobs), ResultAcks.VERDICT_UNKNOWN)
+
+    (kept,) = (tmp_path / "spool" / "aside").iterdir()
+    assert decode(kept.read_bytes()).result.stdout == b"whose?\n"

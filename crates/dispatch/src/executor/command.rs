@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use super::sys::child::Program;
+use crate::sys::child::Program;
 
 /// Where programs are looked for if the environment has no PATH.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";

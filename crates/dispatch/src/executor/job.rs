@@ -9,9 +9,9 @@ use super::capture::{Bounds, Capture};
 use super::ladder::{Ladder, Stop};
 use super::report::{Exit, Failure, Outbox, Reason, Stream};
 use super::spawn::Launched;
-use super::sys::child::Child;
-use super::sys::poll::Poll;
-use super::sys::process::{self, Ending};
+use crate::sys::child::Child;
+use crate::sys::poll::Poll;
+use crate::sys::process::{self, Ending};
 
 /// The size of the buffer that pipes are read into: that of a pipe. Larger pipes gain nothing here.
 pub const SCRATCH_BYTES: usize = 64 * 1024;

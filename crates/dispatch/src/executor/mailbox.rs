@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::report::Failure;
 use super::spawn::Launched;
-use super::sys::descriptors::Event;
+use crate::sys::descriptors::Event;
 
 /// One thing to tell.
 pub enum Message {

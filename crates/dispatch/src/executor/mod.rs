@@ -32,21 +32,19 @@ mod mailbox;
 mod reaper;
 mod report;
 mod spawn;
-#[expect(unsafe_code, reason = "the system calls, and nothing else")]
-mod sys;
 
+pub use crate::sys::process::{Ending, Usage};
 pub use backlog::{KEY_END, StartError};
 pub use capture::{Bounds, Output};
 pub use command::Command;
 pub use report::{Exit, Failure, Live, Reason, Reports, Stream};
-pub use sys::process::{Ending, Usage};
 
+use crate::sys::descriptors;
 use backlog::Backlog;
 use mailbox::{Mailbox, Message};
 use reaper::Reaper;
 use report::Outbox;
 use spawn::Spawner;
-use sys::descriptors;
 
 /// How long `stop` waits for commands that were sent KILL. Longer only if the kernel can't end one.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);

@@ -15,8 +15,8 @@ use super::ladder::{Action, Ladder};
 use super::mailbox::{Mailbox, Message};
 use super::report::{Exit, Failure, Outbox, Reason, Stream};
 use super::spawn::{self, Launched};
-use super::sys::poll::Poll;
-use super::sys::process;
+use crate::sys::poll::Poll;
+use crate::sys::process;
 
 /// The number of the mailbox in the poll; no command has it.
 const MAILBOX: u64 = u64::MAX;

@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hashbrown::HashMap;
 
 use super::capture::Output;
-use super::sys::descriptors::Event;
-use super::sys::process::{Ending, Usage};
+use crate::sys::descriptors::Event;
+use crate::sys::process::{Ending, Usage};
 
 /// Live output crosses in pieces of at most this many bytes.
 const PIECE_BYTES: usize = 64 * 1024;

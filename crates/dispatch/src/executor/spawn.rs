@@ -12,8 +12,8 @@ use super::backlog::Backlog;
 use super::command::Command;
 use super::mailbox::{Mailbox, Message};
 use super::report::Failure;
-use super::sys::child::{self, Child, Refusal, Stack, Standard, Step};
-use super::sys::{descriptors, process};
+use crate::sys::child::{self, Child, Refusal, Stack, Standard, Step};
+use crate::sys::{descriptors, process};
 
 /// A command that runs, with the ends of its pipes that we read.
 pub struct Launched {

@@ -10,6 +10,7 @@ mod backoff;
 mod executor;
 mod matcher;
 mod outbox;
+mod spool;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -30,6 +31,8 @@ mod _dispatch {
     use super::matcher::{Assignment, Demand, Matcher};
     #[pymodule_export]
     use super::outbox::{Outbox, Push};
+    #[pymodule_export]
+    use super::spool::Spool;
 }
 
 impl From<InvalidInput> for PyErr {

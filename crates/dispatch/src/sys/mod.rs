@@ -1,5 +1,4 @@
-//! The system calls of the executor, behind safe functions. All of its `unsafe` lives in this
-//! folder.
+//! System calls behind safe functions. All `unsafe` of this crate lives in this folder.
 //!
 //! - `descriptors`: pipes, event counters, in-memory files; reading without waiting.
 //! - `poll`: waiting for many descriptors at once.
