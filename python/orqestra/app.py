@@ -5,9 +5,8 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from orqestra._dispatch import Matcher
 from orqestra.clock import Clock, SystemClock
@@ -18,6 +17,7 @@ from orqestra.engine.core import Core
 from orqestra.engine.dispatcher import Dispatcher
 from orqestra.engine.expiry import Expiry
 from orqestra.engine.intake import Intake
+from orqestra.engine.inventory import Inventory
 from orqestra.engine.janitor import Janitor
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.leases import Leases
@@ -27,13 +27,15 @@ from orqestra.engine.outputs import Outputs
 from orqestra.engine.pg_clock import PostgresClock
 from orqestra.engine.refill import Refill
 from orqestra.engine.relay import Relay
+from orqestra.engine.repairs import Repairs
 from orqestra.engine.sessions import Sessions
 from orqestra.engine.settlement import Settlement
 from orqestra.engine.watch import Watch
 from orqestra.engine.workflows import Workflows
+from orqestra.http.metrics import Metrics, Readings
 from orqestra.http.server import HttpServer, Readiness
 from orqestra.log import get_logger
-from orqestra.model.errors import HintsUnavailable, StorageUnavailable, Unavailable
+from orqestra.model.errors import StorageUnavailable, Unavailable
 from orqestra.queue.connection import connect
 from orqestra.queue.hints import Hints
 from orqestra.rpc.jobs import JobsService
@@ -53,8 +55,6 @@ GRACE_SECONDS: Final = 1.0
 LEASE_TIMEOUT_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.25
 HEALTH_SECONDS: Final = 0.5
-
-T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -79,8 +79,9 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     name = f"{socket.gethostname()}:{os.getpid()}"
     matcher = Matcher()
     lanes.listen(matcher.set_lane)
+    lanes.listen(lambda *_lane: core.hints.share(lanes.count))
     sessions = Sessions(core, matcher, server_name=name, lease_ms=int(settings.lease_seconds * 1000))
-    refill = Refill(core, window=settings.window_hints)
+    refill = Refill(core)
     watch = Watch(core)
     dispatcher = Dispatcher(core, refill, lanes, sessions, watch.changed)
     refill.on_fill(dispatcher.wake_lanes)
@@ -90,12 +91,13 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     expiry = Expiry(core, leases, settlement, lease_seconds=settings.lease_seconds)
     cancels = Cancels(core, relay, sessions, watch.changed)
     outputs = Outputs(core, sessions)
+    inventory = Inventory(core, sessions, dispatcher, settlement)
     intake = Intake(core, lanes, relay)
     messages = Messages(core, wake_lanes=dispatcher.wake_lanes, cancelled=cancels.wake, changed=watch.changed_elsewhere)
     catalog = Catalog(settings.workflows_dir, core.clock)
     sessions.on_change(dispatcher.wake)
     sessions.on_change(expiry.wake)
-    healers = (refill, expiry, Audit(core, lanes, sessions), Janitor(core, lanes))
+    healers = (refill, expiry, Audit(core, lanes, sessions), inventory, Janitor(core, lanes))
     loops = (relay, watch, outputs, settlement, cancels, *healers, intake, dispatcher)
     return Parts(
         link=core.link,
@@ -107,11 +109,11 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
         jobs=JobsService(core=core, intake=intake, cancels=cancels, watch=watch, outputs=outputs),
         workflows=WorkflowsService(core.database, catalog, Workflows(core, catalog, lanes, relay), cancels),
         streams=WorkerStreams(
-            clock=core.clock,
             sessions=sessions,
             dispatcher=dispatcher,
             settlement=settlement,
             outputs=outputs,
+            inventory=inventory,
         ),
     )
 
@@ -129,18 +131,22 @@ class Server:
         namespace, window = settings.redis_namespace, settings.window_hints
         hints = Hints(self._redis, namespace=namespace, boot_id=f"{server_id:x}", window=window)
         lanes = Lanes(database)
+        repairs = Repairs()
         core = Core(
             clock=clock,
             database=database,
             hints=hints,
-            link=Link(clock, hints, lanes),
+            link=Link(clock, hints, lanes, repairs, address=str(settings.redis_address)),
             pg_clock=PostgresClock(clock),
             server_id=server_id,
+            repairs=repairs,
         )
+        self._repairs = repairs
         self._parts = wire(settings, core, lanes, lease_database)
         self._services = ServiceGroup(self._parts.services, clock)
         self._grpc = GrpcServer(self._parts.jobs, self._parts.workflows, self._parts.streams)
-        self._http = HttpServer(self._readiness)
+        self._metrics = Metrics(self._readings)
+        self._http = HttpServer(self._readiness, self._metrics)
         self._stopping = asyncio.Event()
         self._silent: tuple[str, ...] = ()
         self.serving = asyncio.Event()
@@ -165,8 +171,7 @@ class Server:
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
-            while not await self._clock.wait(self._stopping, HEALTH_SECONDS):
-                await self._tell_health()
+            await self._watch_health()
         finally:
             starting.cancel()
             stopping.cancel()
@@ -216,10 +221,25 @@ class Server:
         silent = self._services.silent(self._clock.monotonic())
         parts = {name: "no progress" for name in silent}
         if not self._parts.link.up:
-            parts["redis"] = "away, dispatching from Postgres"
+            parts["redis"] = f"away, dispatching from Postgres: {self._parts.link.trouble} (REDIS_ADDR)"
         if self._stopping.is_set():
             parts["server"] = "stopping"
         return Readiness(ready=not silent and not self._stopping.is_set(), parts=parts)
+
+    def _readings(self) -> Readings:
+        return Readings(
+            repairs=self._repairs.counts,
+            service_errors={service.name: service.errors for service in self._services.services},
+            sessions=len(self._parts.sessions.ids),
+            redis_up=self._parts.link.up,
+        )
+
+    async def _watch_health(self) -> None:
+        begin = self._clock.monotonic()
+        while not await self._clock.wait(self._stopping, HEALTH_SECONDS):
+            self._metrics.note_lag(self._clock.monotonic() - begin - HEALTH_SECONDS)
+            await self._tell_health()
+            begin = self._clock.monotonic()
 
     async def _tell_health(self) -> None:
         silent = self._services.silent(self._clock.monotonic())
@@ -235,7 +255,7 @@ async def serve(settings: Settings) -> None:
     Raises:
         BadSettings: an address cannot be listened on or is not allowed.
         SchemaMismatch: the database needs another version of the schema.
-        Unavailable: Postgres or Redis did not answer for `connect_seconds`.
+        Unavailable: Postgres did not answer for `connect_seconds`.
     """
     settings.check_listen()
     databases = await _open(settings)
@@ -253,36 +273,24 @@ def _on_signal(server: Server) -> None:
 
 
 async def _open(settings: Settings) -> tuple[Database, Database]:
-    """Connect to Postgres and Redis, both within the time a start may take."""
-    deadline = asyncio.get_running_loop().time() + settings.connect_seconds
-    shown = mask_url(settings.db_url)
-    database = await _keep_trying(
-        lambda: Database.connect(settings.db_url, connections=settings.db_connections),
-        deadline,
-        f"Postgres at {shown} (DB_URL)",
-    )
+    """Connect to Postgres. Redis is not needed for a start: the link looks for it, and tells."""
+    database = await _reach_postgres(settings)
     async with migrations.connect(settings.db_url) as connection:
         await migrations.check(connection)
-    redis = connect(settings)
-    try:
-        hints = Hints(redis, namespace=settings.redis_namespace, boot_id="start", window=1)
-        await _keep_trying(hints.policy, deadline, f"Redis at {settings.redis_address} (REDIS_ADDR)")
-    except BaseException:
-        await database.close(GRACE_SECONDS)
-        raise
-    finally:
-        await redis.aclose()
     leases = await Database.connect(settings.db_url, connections=1, timeout_seconds=LEASE_TIMEOUT_SECONDS)
     return database, leases
 
 
-async def _keep_trying(connect_once: Callable[[], Awaitable[T]], deadline: float, what: str) -> T:
+async def _reach_postgres(settings: Settings) -> Database:
+    """Try for as long as a start may take."""
     loop = asyncio.get_running_loop()
+    deadline = loop.time() + settings.connect_seconds
     told = False
     while True:
         try:
-            return await connect_once()
-        except (StorageUnavailable, HintsUnavailable) as error:
+            return await Database.connect(settings.db_url, connections=settings.db_connections)
+        except StorageUnavailable as error:
+            what = f"Postgres at {mask_url(settings.db_url)} (DB_URL)"
             if loop.time() >= deadline:
                 raise Unavailable(f"{what} cannot be reached: {error}") from error
             if not told:

@@ -23,8 +23,6 @@ class Point(StrEnum):
     ACCEPTED = "worker.accepted_before_spawn"
     EXITED = "worker.exited_before_spool_fsync"
     SPOOLED = "spool.after_fsync_before_send"
-    RESULT_RECEIVED = "result.before_commit"
-    ADVANCED = "workflow.after_advance_stmt_before_commit"
     SETTLED = "result.after_commit_before_ack"
     ACKNOWLEDGED = "worker.after_ack_before_spool_delete"
     CANCELLED = "cancel.after_commit_before_push"

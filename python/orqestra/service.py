@@ -13,8 +13,9 @@ from orqestra.log import get_logger
 
 # Without a wake a loop looks again after a second: what a lost wake may cost.
 IDLE_SECONDS = 1.0
-# The first retry should not be felt, the last should not burden a service that is coming back.
-RETRY_FIRST_SECONDS = 0.1
+# One connection that broke is replaced at once, so the first retry waits for nothing. The second should
+# not be felt, the last should not burden a service that is coming back.
+RETRY_SECOND_SECONDS = 0.1
 RETRY_LAST_SECONDS = 5.0
 # The whole server has this long to stop.
 STOP_SECONDS = 5.0
@@ -35,6 +36,8 @@ class Service(ABC):
 
     max_silence_seconds: ClassVar[float] = 10.0
     """How long the service may go without a step that succeeds and still count as healthy."""
+    retry_last_seconds: ClassVar[float] = RETRY_LAST_SECONDS
+    """How long the service waits at most between steps that fail: how late it is when what it needs is back."""
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name = name
@@ -73,6 +76,10 @@ class Service(ABC):
         """Ask for a step now. Wakes that come before that step begins are one."""
         self._woken.set()
 
+    async def pause(self, seconds: float) -> None:
+        """Wait inside a step: nothing but a stop ends it early."""
+        await self.clock.wait(self._stopping, seconds)
+
     async def stop(self, deadline_seconds: float = STOP_SECONDS) -> None:
         """Let the running step end, then `finish()`; what is not done by the deadline is cancelled."""
         self._stopping.set()
@@ -108,7 +115,7 @@ class Service(ABC):
             self._failures_in_a_row += 1
             log.exception("step failed", service=self.name, errors=self.errors)
             # Only a stop ends this wait: with wakes, a fault under load would become a busy loop.
-            await self.clock.wait(self._stopping, retry_delay_seconds(self._failures_in_a_row))
+            await self.pause(retry_delay_seconds(self._failures_in_a_row, self.retry_last_seconds))
             return
         self._failures_in_a_row = 0
         self.last_success = self.clock.monotonic()
@@ -123,10 +130,12 @@ class Service(ABC):
             log.exception("finish failed", service=self.name)
 
 
-def retry_delay_seconds(failures: int) -> float:
+def retry_delay_seconds(failures: int, last_seconds: float = RETRY_LAST_SECONDS) -> float:
     """Return the wait after the given number of failures in a row (1 or more)."""
-    doublings = min(failures - 1, 16)
-    return min(RETRY_FIRST_SECONDS * 2.0**doublings, RETRY_LAST_SECONDS)
+    if failures == 1:
+        return 0.0
+    doublings = min(failures - 2, 16)
+    return min(RETRY_SECOND_SECONDS * 2.0**doublings, last_seconds)
 
 
 class ServiceGroup:

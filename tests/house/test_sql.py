@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "python" / "orqestra"
 QUERIES = load_queries()
 SQL = {path.name: path.read_text() for path in (PACKAGE / "store" / "sql").iterdir()}
-FETCHES = {"fetch", "fetch_one"}
+FETCHES = {"fetch", "fetch_one", "insist"}
 # What looks like a call of a query and is one of asyncpg's own methods.
 NOT_QUERIES = {PACKAGE / "store" / "database.py", PACKAGE / "store" / "migrations.py"}
 

@@ -1,33 +1,24 @@
-"""Postgres or Redis away, and answers that are lost: nothing stored is forgotten, nothing runs twice."""
+"""Postgres or Redis away: nothing stored is forgotten, nothing runs twice."""
 
 import asyncio
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-import pytest
 import pytest_asyncio
 import redis.asyncio
 
 from orqestra.embedded.postgres import EmbeddedPostgres
 from orqestra.embedded.redis import EmbeddedRedis
 from orqestra.store import migrations
-from orqestra.v1.jobs_pb2 import SubmitBatchRequest, SubmitRequest
+from orqestra.v1.jobs_pb2 import SubmitRequest
 from orqestra.v1.worker_pb2 import Results
-from tests.support.lossy_postgres import LossyPostgres, lossy_postgres
-from tests.support.raw_worker import RawStream, good, held
+from tests.support.lossy_postgres import LossyPostgres
+from tests.support.raw_worker import good
 from tests.support.server import RunningServer, Sql, noop, refusal, running_server, settings_for
 
 BURST = 300
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a short path, for sockets."""
-    with tempfile.TemporaryDirectory(prefix="orqestra-out-") as directory:
-        yield Path(directory)
 
 
 @pytest_asyncio.fixture
@@ -35,31 +26,6 @@ async def own_redis(folder: Path) -> AsyncIterator[EmbeddedRedis]:
     """A Redis of this test alone, to be killed."""
     async with EmbeddedRedis(folder / "redis") as server:
         yield server
-
-
-@pytest_asyncio.fixture
-async def lossy(database: str, folder: Path) -> AsyncIterator[LossyPostgres]:
-    """A way to the database of this test that can be cut."""
-    async with lossy_postgres(database, folder) as proxy:
-        yield proxy
-
-
-@pytest_asyncio.fixture
-async def frail(lossy: LossyPostgres, redis_url: str, redis_namespace: str) -> AsyncIterator[RunningServer]:
-    """A server whose connections to Postgres can be cut."""
-    settings = settings_for(lossy.url, redis_url, redis_namespace, ORQESTRA_LEASE_SECONDS="3")
-    async with running_server(settings) as server:
-        yield server
-
-
-async def run_all(stream: RawStream, count: int) -> list[int]:
-    """Run jobs until so many have come, as a fast worker; return their ids in the order they came."""
-    ids: list[int] = []
-    while len(ids) < count:
-        jobs = (await stream.next("assign")).jobs
-        ids += [job.attempt.job_id for job in jobs]
-        await stream.send(results=Results(results=[good(job.attempt) for job in jobs]))
-    return ids
 
 
 async def check_each_ran_once(sql: Sql, ids: list[int], ran: list[int]) -> None:
@@ -83,7 +49,7 @@ async def test_without_redis_everything_goes_on_and_with_an_empty_one_too(
     ):
         stream = await worker.open()
         ids = await server.submit_many(BURST)
-        ran = asyncio.create_task(run_all(stream, 3 * BURST))
+        ran = asyncio.create_task(stream.run(3 * BURST))
         await own_redis.child.stop((signal.SIGKILL, 1.0))
         ids += await server.submit_many(BURST - 1)
         delayed = await server.submit(delay_ms=500)
@@ -110,7 +76,7 @@ async def test_a_flushed_redis_in_the_middle_of_a_burst_loses_nothing(
         stream = await worker.open()
         ids = await server.submit_many(2000)
         ids += await server.submit_many(100, delay_ms=400)
-        ran = asyncio.create_task(run_all(stream, 3000))
+        ran = asyncio.create_task(stream.run(3000))
         for _ in range(3):
             await client.flushall()
             ids += await server.submit_many(300)
@@ -174,7 +140,7 @@ async def test_a_postgres_that_crashes_and_restarts_keeps_all_that_was_acknowled
                 ran: set[int] = set()
                 async with asyncio.timeout(15):
                     while not ran >= {*acked, job_id}:
-                        ran.update(await run_all(stream, 1))
+                        ran.update(await stream.run(1))
 
 
 async def _try_submit(server: RunningServer) -> int | None:
@@ -182,104 +148,3 @@ async def _try_submit(server: RunningServer) -> int | None:
         return await server.submit()
     except grpc.aio.AioRpcError:
         return None
-
-
-# Answers that are lost
-
-LOSSES = pytest.mark.parametrize("after_commit", [True, False], ids=["after the commit", "before it"])
-
-
-@LOSSES
-async def test_a_submit_with_a_key_is_run_again_and_stored_once(
-    lossy: LossyPostgres, frail: RunningServer, sql: Sql, *, after_commit: bool
-) -> None:
-    await frail.submit()
-    lossy.lose("INSERT INTO jobs", after_commit=after_commit)
-
-    job_id = await frail.submit(idempotency_key="key")
-
-    assert lossy.cuts == 1
-    assert [row["id"] for row in await sql.fetch("SELECT id FROM jobs WHERE idempotency_key = 'key'")] == [job_id]
-
-
-@LOSSES
-async def test_a_submit_without_a_key_may_have_been_stored_and_is_told_so(
-    lossy: LossyPostgres, frail: RunningServer, sql: Sql, *, after_commit: bool
-) -> None:
-    await frail.submit()
-    lossy.lose("INSERT INTO jobs", after_commit=after_commit)
-
-    refused = await refusal(frail.jobs.Submit(SubmitRequest(job=noop())))
-
-    assert refused.status is grpc.StatusCode.ABORTED
-    assert refused.trailers["orqestra-code"] == "maybe_stored"
-    assert "orqestra-stored" not in refused.trailers
-    assert "may have been stored" in refused.message
-    assert await sql.fetchval("SELECT count(*) FROM jobs") == 1 + after_commit
-
-
-@pytest.mark.parametrize("keyed", [True, False])
-async def test_the_commit_of_a_large_batch_that_is_lost(
-    lossy: LossyPostgres, frail: RunningServer, sql: Sql, *, keyed: bool
-) -> None:
-    lossy.lose("COMMIT", after_commit=True)
-    batch = [noop(idempotency_key=f"k{number}" if keyed else "") for number in range(2500)]
-    call = frail.jobs.SubmitBatch(SubmitBatchRequest(jobs=batch))
-
-    if keyed:
-        assert len(set((await call).ids)) == 2500
-    else:
-        assert (await refusal(call)).status in {grpc.StatusCode.ABORTED, grpc.StatusCode.OK}
-    assert await sql.fetchval("SELECT count(*) FROM jobs") == 2500
-
-
-@LOSSES
-async def test_a_claim_whose_answer_is_lost_strands_no_job(
-    lossy: LossyPostgres, frail: RunningServer, sql: Sql, *, after_commit: bool
-) -> None:
-    async with frail.worker(slots=5) as worker:
-        stream = await worker.open()
-        lossy.lose("SET state = 'running'", after_commit=after_commit)
-        ids = await frail.submit_many(5)
-
-        await stream.next("goodbye")
-        second = await worker.open()
-        ran = await run_all(second, 5)
-
-    assert sorted(ran) == ids
-    assert await sql.fetchval("SELECT max(fence) FROM jobs") == 1 + after_commit
-
-
-@LOSSES
-async def test_a_settlement_whose_answer_is_lost_is_settled_once(
-    lossy: LossyPostgres, frail: RunningServer, sql: Sql, *, after_commit: bool
-) -> None:
-    async with frail.worker(slots=5) as worker:
-        stream = await worker.open()
-        await frail.submit_many(5)
-        jobs = await stream.assigned(5)
-        lossy.lose("SET state = 'completed'", after_commit=after_commit)
-
-        verdicts = await stream.finish(jobs)
-
-    # What had been stored is told as stored before: either way the worker is rid of it.
-    assert set(verdicts) == {2 if after_commit else 1}
-    assert await sql.fetchval("SELECT count(*) FROM jobs WHERE state = 'completed' AND fence = 1") == 5
-
-
-async def test_a_hello_whose_answer_is_lost_leaves_the_worker_free_to_try_again(
-    lossy: LossyPostgres, frail: RunningServer
-) -> None:
-    async with frail.worker() as worker:
-        stream = await worker.open()
-        await frail.submit()
-        [job] = await stream.assigned(1)
-        lossy.lose("UPDATE jobs j SET session_id", after_commit=True)
-        lost = await worker.dial()
-        await lost.send(hello=worker.hello(held=[held(job)]))
-
-        code, _ = await lost.end()
-        assert code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK}
-        second = await worker.open(held=[held(job)])
-        assert list(second.welcome.revoke) == []
-        assert await second.finish([job]) == [1]

@@ -44,6 +44,7 @@ ALLOWED = {
     "submit_jobs": set[str](),
     "find_keys": {"jobs_key"},
     "claim_jobs": PRIMARY,
+    "find_claimed": PRIMARY,
     "look_at": PRIMARY,
     "settle_completed": PRIMARY,
     "find_runs": PRIMARY,

@@ -1,10 +1,16 @@
 """Refills of partial lanes on a real Redis: they converge, and end a mark only if nothing was left out."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
+from orqestra.engine.link import Link
+from orqestra.engine.refill import Refill
+from orqestra.queue.hints import FILLING_MS
+from tests.support.engine import engine_on
 from tests.support.hints import LANE, Server, packed, server_on, taken
 
 
@@ -130,7 +136,6 @@ async def test_a_lane_that_is_whole_is_not_refilled(server: Server) -> None:
 async def test_a_refill_whose_announcement_ran_out_does_not_end_the_mark(server: Server) -> None:
     generation = await reported(server)
     await server.hints.begin_refill(LANE, generation)
-    assert 0 < await server.redis.pttl(f"{server.prefix}filling:{LANE:08x}") <= 5000
     await server.redis.delete(f"{server.prefix}filling:{LANE:08x}")
 
     await server.push((1, 4))
@@ -139,32 +144,107 @@ async def test_a_refill_whose_announcement_ran_out_does_not_end_the_mark(server:
     assert (await server.ready(), set(await server.partial())) == ([], {LANE})
 
 
-async def test_two_servers_that_refill_one_lane_lose_nothing(server: Server, other: Server) -> None:
-    """The first to end takes the announcement away: a push is left out, and the second must not end the mark."""
-    generation = await reported(server)
-    await server.hints.begin_refill(LANE, generation)
-    await other.hints.begin_refill(LANE, generation)
-    await other.hints.end_refill(LANE, generation, whole=False)
+async def test_of_two_servers_one_refills_a_lane_and_ends_it_undisturbed(server: Server, other: Server) -> None:
+    """Two at a time would each take the other's announcement away, and neither would ever make the lane whole."""
+    assert await server.hints.begin_refill(LANE, "first")
+    assert not await other.hints.begin_refill(LANE, "second")
+
+    await server.hints.add_refill(LANE, "first", packed((1, 4)))
+    assert not await other.hints.begin_refill(LANE, "second")
+    await server.hints.end_refill(LANE, "first", whole=True)
+
+    assert (await server.ready(), await server.partial()) == ([1], {})
+
+
+async def test_a_refill_of_an_older_mark_keeps_no_newer_one_waiting(server: Server, other: Server) -> None:
+    """It has read what there was before the mark, and cannot end it."""
+    await server.hints.begin_refill(LANE, "first")
+    await other.hints.mark([LANE], set_epoch=False)
+
+    assert await other.hints.begin_refill(LANE, "second")
+    await server.hints.end_refill(LANE, "first", whole=True)
+    assert set(await server.partial()) == {LANE}
+    await other.hints.end_refill(LANE, "second", whole=True)
+
+    assert await server.partial() == {}
+
+
+async def test_each_chunk_prolongs_the_announcement_of_its_own_refill(server: Server, other: Server) -> None:
+    filling = f"{server.prefix}filling:{LANE:08x}"
+    await server.hints.begin_refill(LANE, "first")
+    assert 0 < await server.redis.pttl(filling) <= FILLING_MS
+    await server.redis.pexpire(filling, 100)
+
+    await other.hints.add_refill(LANE, "second", packed((1, 4)))
+    assert await server.redis.pttl(filling) <= 100
+    await server.hints.add_refill(LANE, "first", packed((2, 4)))
+
+    assert 100 < await server.redis.pttl(filling) <= FILLING_MS
+
+
+async def test_a_refill_whose_server_is_silent_is_begun_by_another_and_loses_nothing(
+    server: Server, other: Server
+) -> None:
+    """The second to end finds no announcement of its own: a push was left out, and it must not end the mark."""
+    await server.hints.begin_refill(LANE, "first")
+    await server.redis.delete(f"{server.prefix}filling:{LANE:08x}")
+    assert await other.hints.begin_refill(LANE, "second")
+    await other.hints.end_refill(LANE, "second", whole=False)
     await server.push((1, 4))
 
-    await server.hints.end_refill(LANE, generation, whole=True)
+    await server.hints.end_refill(LANE, "first", whole=True)
 
     assert (await server.ready(), set(await server.partial())) == ([], {LANE})
 
 
 async def test_a_late_end_is_not_taken_for_the_end_of_another_refill(server: Server, other: Server) -> None:
     """As above, and the other server has begun anew: what was left out is not in the late one's reading."""
-    generation = await reported(server)
-    await server.hints.begin_refill(LANE, generation)
-    await other.hints.begin_refill(LANE, generation)
-    await other.hints.end_refill(LANE, generation, whole=False)
+    await server.hints.begin_refill(LANE, "first")
+    await server.redis.delete(f"{server.prefix}filling:{LANE:08x}")
+    await other.hints.begin_refill(LANE, "second")
+    await other.hints.end_refill(LANE, "second", whole=False)
     await server.push((1, 4))
-    newer = await reported(other)
-    await other.hints.begin_refill(LANE, newer)
+    await other.hints.begin_refill(LANE, "third")
 
-    await server.hints.end_refill(LANE, generation, whole=True)
-    await other.hints.add_refill(LANE, newer, packed((1, 4)))
-    await other.hints.end_refill(LANE, newer, whole=True)
+    await server.hints.end_refill(LANE, "first", whole=True)
+    await other.hints.add_refill(LANE, "third", packed((1, 4)))
+    await other.hints.end_refill(LANE, "third", whole=True)
 
     whole = LANE not in await server.partial()
     assert not whole or taken(await server.take(2, (5, b"12"))) == [1]
+
+
+async def test_a_late_end_that_cuts_what_another_refill_added_spoils_it(server: Server, other: Server) -> None:
+    """What is behind the window when the late one ends is gone, though the other one counts on it."""
+    await server.hints.begin_refill(LANE, "late")
+    await server.redis.delete(f"{server.prefix}filling:{LANE:08x}")
+    await server.hints.add_refill(LANE, "late", packed(*((number, 9) for number in range(10))))
+    await other.hints.begin_refill(LANE, "other")
+    await other.hints.add_refill(LANE, "other", packed(*((number, 4) for number in range(20, 24))))
+
+    await server.hints.end_refill(LANE, "late", whole=False)
+    taken(await server.take(2, (10, b"12")))
+    await other.hints.end_refill(LANE, "other", whole=True)
+
+    assert (await server.ready(), set(await server.partial())) == ([], {LANE})
+
+
+async def test_a_refill_that_cannot_read_postgres_is_done_as_soon_as_it_can(server: Server, database: str) -> None:
+    async with engine_on(database) as engine:
+        job_id = await engine.submit()
+        lane = (await engine.job(job_id))["lane_id"]
+        await server.hints.mark([lane], set_epoch=False)
+        link = Link(engine.core.clock, server.hints, engine.lanes, engine.core.repairs, address="")
+        link.up = True
+        refill = Refill(replace(engine.core, hints=server.hints, link=link))
+        await refill.run_once()
+        refill.ask([(lane, "generation")])
+        await engine.sql("ALTER TABLE jobs RENAME TO gone")
+
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await refill.run_once()
+
+        assert not await server.redis.exists(f"{server.prefix}filling:{lane:08x}")
+        await engine.sql("ALTER TABLE gone RENAME TO jobs")
+        await refill.run_once()
+        assert (await server.ready(lane), lane in await server.partial()) == ([job_id], False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from orqestra.v1.jobs_pb2 import ListWorkersRequest
+from orqestra.v1.jobs_pb2 import STATUS_COMPLETED, ListWorkersRequest
 from orqestra.v1.worker_pb2 import Results
 from tests.support.raw_worker import Verdict, good, held
 from tests.support.server import Sql, environment_for
@@ -47,15 +47,6 @@ async def test_postgres_that_cannot_be_reached_is_told_with_address_and_setting(
     assert "secret" not in told
 
 
-async def test_redis_that_cannot_be_reached_is_told_with_address_and_setting(environ: dict[str, str]) -> None:
-    environ["REDIS_ADDR"] = "127.0.0.1:9"
-
-    told = await failed_start(environ)
-
-    assert "REDIS_ADDR" in told
-    assert "127.0.0.1:9" in told
-
-
 async def test_an_older_schema_is_told_with_the_command_that_mends_it(
     environ: dict[str, str], empty_database: str
 ) -> None:
@@ -89,6 +80,21 @@ async def test_an_address_that_others_reach_is_allowed_on_purpose(environ: dict[
     async with server_process(environ) as server:
         caller = await server.ready()
         assert await caller.submit() > 0
+        await caller.channel.close()
+
+
+async def test_a_redis_that_was_never_there_is_an_error_in_the_log_and_not_the_end(environ: dict[str, str]) -> None:
+    environ["REDIS_ADDR"] = "127.0.0.1:9"
+
+    async with server_process(environ) as server:
+        told = await server.event("redis is away, dispatching from Postgres")
+        caller = await server.ready()
+        assert (told["level"], told["setting"], told["address"]) == ("error", "REDIS_ADDR", "127.0.0.1:9")
+        async with caller.worker() as worker:
+            stream = await worker.open()
+            job_id = await caller.submit()
+            assert await stream.finish(await stream.assigned(1)) == [Verdict.VERDICT_ACCEPTED]
+            assert (await caller.job(job_id)).status == STATUS_COMPLETED
         await caller.channel.close()
 
 

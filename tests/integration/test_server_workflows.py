@@ -199,11 +199,12 @@ async def test_a_step_that_was_claimed_but_could_not_be_sent_is_not_stranded(
                 run = await trigger(server)
                 [first] = await stream.assigned(1)
                 # The output of the step before is read after the next one was claimed.
-                lossy.lose("AS output", after_commit=False)
+                lossy.lose("AS output", after_commit=False, for_good=True)
                 await stream.finish([first])
                 await lossy.cut_now.wait()
 
                 assert (await stream.next("goodbye")).reason
+                await lossy.open()
                 second = await worker.open()
                 for _ in (2, 3):
                     await second.finish(await second.assigned(1))

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from orqestra.engine.expiry import SWEEP_ROWS
 from orqestra.model import limits
 from orqestra.model.decision import Ending, Outcome
 from orqestra.model.lifecycle import State
 from orqestra.model.report import Reason, Report, Verdict
 from orqestra.model.retry import RetryPolicy
-from tests.support.engine import Engine, failed, lose, report, returned, succeeded
+from tests.support.engine import Engine, failed, lose, noop, report, returned, succeeded
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -98,6 +99,33 @@ async def test_the_sweep_leaves_a_row_to_whoever_settles_it_right_now(engine: En
     assert (await engine.job(row["id"]))["state"] == State.RUNNING
     await engine.sweep()
     assert (await engine.job(row["id"]))["state"] == State.PENDING
+
+
+async def test_a_page_of_orphans_in_other_hands_does_not_keep_the_sweep_going(engine: Engine) -> None:
+    worker = await engine.connect()
+    ids = [job_id or 0 for job_id in (await engine.store(*[noop()] * SWEEP_ROWS)).ids]
+    assert len(await engine.claim(worker, *ids)) == SWEEP_ROWS
+    await engine.close(worker)
+
+    async with engine.database.transaction() as statements, asyncio.timeout(5):
+        await statements.fetch("lock_jobs", ids=ids)
+        await engine.sweep()
+
+    await engine.sweep()
+    [row] = await engine.sql("SELECT count(*) FROM jobs WHERE state = 'pending' AND id = ANY($1::bigint[])", ids)
+    assert row[0] == SWEEP_ROWS
+
+
+async def test_more_orphans_than_a_page_are_swept_in_one_go(engine: Engine) -> None:
+    worker = await engine.connect()
+    ids = [job_id or 0 for job_id in (await engine.store(*[noop()] * (SWEEP_ROWS + 1))).ids]
+    assert len(await engine.claim(worker, *ids[:SWEEP_ROWS], ids[-1])) == SWEEP_ROWS + 1
+    await engine.close(worker)
+
+    await engine.sweep()
+
+    [row] = await engine.sql("SELECT count(*) FROM jobs WHERE state = 'running' AND id = ANY($1::bigint[])", ids)
+    assert row[0] == 0
 
 
 async def test_the_sweep_sends_no_answers(engine: Engine) -> None:

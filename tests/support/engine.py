@@ -22,6 +22,7 @@ from orqestra.engine.link import Link
 from orqestra.engine.outputs import Outputs
 from orqestra.engine.pg_clock import PostgresClock
 from orqestra.engine.relay import Relay
+from orqestra.engine.repairs import Repairs
 from orqestra.engine.sessions import Greeting, Session, Sessions
 from orqestra.engine.settlement import Settlement
 from orqestra.model import limits
@@ -49,6 +50,7 @@ class Peer:
     cancelled: list[AttemptRef] = field(default_factory=list)
     pieces: list[tuple[AttemptRef, int, int, bool]] = field(default_factory=list)
     beats: list[int] = field(default_factory=list)
+    questions: list[int] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
 
     def assign(self, jobs: Sequence[Row], previous: Any) -> None:
@@ -65,6 +67,9 @@ class Peer:
 
     def cancel(self, attempts: Sequence[AttemptRef]) -> None:
         self.cancelled += attempts
+
+    def list_held(self, seq: int) -> None:
+        self.questions.append(seq)
 
     def renewed(self, seq: int, now_ms: int) -> None:
         self.beats.append(seq)
@@ -89,16 +94,17 @@ class Engine:
     """The parts that write to Postgres, and short words for what tests do with them."""
 
     def __init__(self, database: Database, hints: Hints) -> None:
-        clock = SystemClock()
+        clock, repairs = SystemClock(), Repairs()
         self.database = database
         self.lanes = Lanes(database)
         self.core = Core(
             clock=clock,
             database=database,
             hints=hints,
-            link=Link(clock, hints, self.lanes),
+            link=Link(clock, hints, self.lanes, repairs, address=NOWHERE),
             pg_clock=PostgresClock(clock),
             server_id=SERVER_ID,
+            repairs=repairs,
         )
         self.changed: list[int] = []
         self.relay = Relay(self.core, lambda _lanes: None)

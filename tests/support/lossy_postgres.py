@@ -1,4 +1,4 @@
-"""A way to Postgres that can be cut: before a statement arrives, or between its commit and its answer."""
+"""A way to Postgres that can be cut: before a statement arrives, while it runs, or before its answer comes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,13 +26,50 @@ class LossyPostgres:
         """Text of a statement; the connection that runs it next is cut."""
         self.after_commit = True
         """Whether that is once Postgres has run it, or before it got there."""
+        self.following = b""
+        self.for_good = False
         self.cuts = 0
         self.cut_now = asyncio.Event()
+        self.held_text: bytes | None = None
+        self.held = asyncio.Event()
+        self.lingers = False
+        """Whether connections that Postgres has ended look open to the client, though it is told the reason."""
+        self.lingering = asyncio.Event()
+        self.heard: list[bytes] = []
+        """The texts of all statements that were run, in order."""
 
-    def lose(self, statement: str, *, after_commit: bool) -> None:
-        """Cut the connection that next runs a statement with this text in it, once."""
+    def lose(self, statement: str, *, after_commit: bool, following: str = "", for_good: bool = False) -> None:
+        """Cut the connection that next runs a statement with this text in it, once.
+
+        With `following` only in a transaction that ran another statement with that text before; with `for_good`
+        the whole way is cut with it, until it is opened again.
+        """
         self.doomed, self.after_commit = statement.encode(), after_commit
+        self.following, self.for_good = following.encode(), for_good
         self.cut_now.clear()
+
+    def hold(self, statement: str) -> None:
+        """Let the connection that next runs a statement with this text wait for ever; `held` says that it does."""
+        self.held_text = statement.encode()
+        self.held.clear()
+
+    def cut_running(self) -> None:
+        """Cut the connection whose answer is to be lost, though Postgres still runs its statement."""
+        for link in self._links:
+            if link.doomed:
+                self.note_cut()
+                link.cut()
+
+    def note_cut(self) -> None:
+        """Count a cut; if it is for good, cut everything."""
+        self.cuts += 1
+        if self.for_good:
+            self._shut()
+        self.cut_now.set()
+
+    def count(self, text: str) -> int:
+        """Return how many statements with this text were run."""
+        return sum(text.encode() in statement for statement in self.heard)
 
     async def open(self) -> None:
         """Listen, at first or again."""
@@ -41,12 +78,16 @@ class LossyPostgres:
     async def close(self) -> None:
         """Be gone: end all connections and refuse new ones."""
         if self._server is not None:
-            self._server.close()
-            self._socket.unlink(missing_ok=True)
-            for link in list(self._links):
-                link.cut()
+            self._shut()
             await asyncio.gather(*(link.ended.wait() for link in list(self._links)))
             self._server = None
+
+    def _shut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._socket.unlink(missing_ok=True)
+            for link in self._links:
+                link.cut()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(self, reader, writer)
@@ -65,7 +106,9 @@ class _Link:
         self._reader = reader
         self._writer = writer
         self._statements: dict[bytes, bytes] = {}
-        self._doomed = False
+        self._transaction = b""
+        self.doomed = False
+        self._over = asyncio.Event()
         self.ended = asyncio.Event()
 
     async def run(self, target: str) -> None:
@@ -81,6 +124,7 @@ class _Link:
             self.ended.set()
 
     def cut(self) -> None:
+        self._over.set()
         for writer in (self._writer, self._upstream):
             if not writer.is_closing():
                 writer.transport.abort()
@@ -93,23 +137,33 @@ class _Link:
             kind = await self._reader.readexactly(1)
             length = await self._reader.readexactly(LENGTH_BYTES)
             body = await self._reader.readexactly(int.from_bytes(length) - LENGTH_BYTES)
-            self._look_at(kind, body)
-            if self._doomed and not self._owner.after_commit:
-                self._note_cut()
+            await self._look_at(kind, body)
+            if self.doomed and not self._owner.after_commit:
+                self._owner.note_cut()
                 return
             self._upstream.write(kind + length + body)
             await self._upstream.drain()
 
-    def _look_at(self, kind: bytes, body: bytes) -> None:
+    async def _look_at(self, kind: bytes, body: bytes) -> None:
         """Learn the texts of prepared statements and notice the doomed one being run."""
         if kind == b"P":
             name, text, _ = body.split(b"\0", 2)
             self._statements[name] = text
             return
         running = body if kind == b"Q" else self._statements.get(body.split(b"\0", 2)[1], b"") if kind == b"B" else b""
-        if self._owner.doomed is not None and self._owner.doomed in running:
-            self._owner.doomed = None
-            self._doomed = True
+        if not running:
+            return
+        owner = self._owner
+        owner.heard.append(running)
+        if owner.held_text is not None and owner.held_text in running:
+            owner.held_text = None
+            owner.held.set()
+            await self._over.wait()
+            raise ConnectionAbortedError
+        if owner.doomed is not None and owner.doomed in running and owner.following in self._transaction:
+            owner.doomed = None
+            self.doomed = True
+        self._transaction = b"" if running.startswith(b"BEGIN") else self._transaction + running
 
     async def _pass_back(self, reader: asyncio.StreamReader) -> None:
         """Postgres to client, up to the answer that is to be lost."""
@@ -118,19 +172,18 @@ class _Link:
                 kind = await reader.readexactly(1)
                 length = await reader.readexactly(LENGTH_BYTES)
                 body = await reader.readexactly(int.from_bytes(length) - LENGTH_BYTES)
-                if not self._doomed:
+                if not self.doomed:
                     self._writer.write(kind + length + body)
                     await self._writer.drain()
                 elif kind == READY:
-                    self._note_cut()
+                    self._owner.note_cut()
                     break
         except (asyncio.IncompleteReadError, OSError):
             pass  # as in `run`
-        self.cut()
-
-    def _note_cut(self) -> None:
-        self._owner.cuts += 1
-        self._owner.cut_now.set()
+        if self._owner.lingers:
+            self._owner.lingering.set()
+        else:
+            self.cut()
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import select
+from pathlib import Path
 
 import psutil
 
@@ -37,6 +38,19 @@ def processes_of(folder: str) -> list[str]:
             words = process.cmdline()
             if folder in " ".join([*words, *process.environ().values()]) and process.pid != os.getpid():
                 found.append(f"{process.pid}: {' '.join(words)}")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def commands_of(folder: Path) -> list[str]:
+    """Return the command lines of all processes that run a job of the workers in `folder`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+            if "ORQESTRA_JOB_ID" in environment and environment.get("TMPDIR") == str(folder):
+                found.append(f"{process.pid}: {' '.join(process.cmdline())}")
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found

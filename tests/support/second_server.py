@@ -21,9 +21,10 @@ LABEL = "where=second"
 
 @dataclass(frozen=True, kw_only=True)
 class SecondServer:
-    """The two processes, and where clients of the server connect."""
+    """The two processes, and where clients of the server connect, and Prometheus."""
 
     address: str
+    http: str
     server: Part
     worker: Part
 
@@ -45,6 +46,7 @@ async def second_server(stack: Stack, *, slots: int) -> AsyncIterator[SecondServ
     )
     second = SecondServer(
         address=ports["GRPC_ADDR"].address.dial,
+        http=ports["HTTP_ADDR"].address.dial,
         server=_part(stack, environment, "server"),
         worker=_part(stack, environment, "worker", *worker_arguments),
     )

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import grpc
 
-from orqestra.app import Server
+from orqestra.app import LEASE_TIMEOUT_SECONDS, Server
 from orqestra.clock import SystemClock
 from orqestra.settings import Settings
 from orqestra.store.database import Database
@@ -119,7 +119,7 @@ def environment_for(database: str, redis_address: str, namespace: str, **environ
 async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """Start a server in this loop, yield it once it serves, and stop it as SIGTERM would."""
     database = await Database.connect(settings.db_url, connections=settings.db_connections)
-    lease_database = await Database.connect(settings.db_url, connections=1)
+    lease_database = await Database.connect(settings.db_url, connections=1, timeout_seconds=LEASE_TIMEOUT_SECONDS)
     server = Server(settings, SystemClock(), (database, lease_database))
     run = asyncio.create_task(server.run(), name="server")
     serving = asyncio.create_task(server.serving.wait())

@@ -15,7 +15,7 @@ from tests.support.worker_peer import PATIENCE_SECONDS, Peer
 async def working(peer: Peer, tmp_path: Path, **changes: Any) -> AsyncIterator["asyncio.Task[int]"]:
     """A worker that runs until the block ends; the task is its exit code."""
     options: dict[str, Any] = {
-        "address": peer.address,
+        "addresses": (peer.address,),
         "name": "tested",
         "slots": 4,
         "queues": ("default",),

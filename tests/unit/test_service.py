@@ -1,34 +1,12 @@
 """A service loops, wakes, survives its steps, and stops in time."""
 
 import asyncio
-import logging
-from collections.abc import Callable
 
 import pytest
 
-from orqestra.service import CANCEL_SECONDS, IDLE_SECONDS, Service, ServiceGroup, retry_delay_seconds
+from orqestra.service import CANCEL_SECONDS, IDLE_SECONDS, ServiceGroup
 from tests.support.clock import ManualClock
-
-Step = Callable[["Recorder"], float | None]
-
-
-class Recorder(Service):
-    """Counts its steps; what a step does is given by the test."""
-
-    def __init__(self, clock: ManualClock, step: Step = lambda _self: None, name: str = "recorder") -> None:
-        super().__init__(name, clock)
-        self.step = step
-        self.steps = 0
-        self.stepped = asyncio.Event()
-        self.finished = False
-
-    async def run_once(self) -> float | None:
-        self.steps += 1
-        self.stepped.set()
-        return self.step(self)
-
-    async def finish(self) -> None:
-        self.finished = True
+from tests.support.services import Recorder, fail
 
 
 class Stuck(Recorder):
@@ -46,10 +24,6 @@ class Stuck(Recorder):
         finally:
             await self.unwind.wait()
         return None
-
-
-def fail(_service: Recorder) -> float | None:
-    raise ValueError("broken")
 
 
 async def test_it_is_ready_after_its_first_step_and_waits_as_long_as_the_step_says() -> None:
@@ -116,60 +90,6 @@ async def test_a_step_that_asks_for_the_next_at_once_lets_others_run() -> None:
     await service.stop()
 
     assert service.finished
-
-
-async def test_a_failing_step_is_logged_counted_and_retried_ever_later(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    clock = ManualClock()
-    service = Recorder(clock, fail)
-    await service.start()
-
-    waits = []
-    for _ in range(8):
-        (seconds,) = await clock.waiting()
-        waits.append(round(seconds, 6))
-        await clock.advance(seconds)
-    await clock.waiting()
-
-    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    assert service.errors == len(caplog.records) == len(waits) + 1
-    assert not service.ready.is_set()
-    assert all(record.levelno == logging.ERROR and record.exc_info for record in caplog.records)
-    await service.stop()
-
-
-async def test_a_success_starts_the_backoff_anew() -> None:
-    clock = ManualClock()
-
-    def fail_on_odd_steps(service: Recorder) -> float | None:
-        return fail(service) if service.steps % 2 else 7.0
-
-    service = Recorder(clock, fail_on_odd_steps)
-    await service.start()
-
-    waits = []
-    for _ in range(4):
-        (seconds,) = await clock.waiting()
-        waits.append(round(seconds, 6))
-        await clock.advance(seconds)
-
-    assert waits == [0.1, 7.0, 0.1, 7.0]
-    await service.stop()
-
-
-async def test_wakes_do_not_shorten_the_wait_after_a_failure() -> None:
-    clock = ManualClock()
-    service = Recorder(clock, fail)
-    await service.start()
-    await clock.waiting()
-
-    for _ in range(10):
-        service.wake()
-        await asyncio.sleep(0)
-
-    assert service.steps == 1
-    await service.stop()
 
 
 async def test_stop_ends_a_wait_and_finishes() -> None:
@@ -302,8 +222,3 @@ async def test_a_group_that_cannot_start_stops_what_it_started() -> None:
     with pytest.raises(OSError, match="no address"):
         await ServiceGroup([first, Unstartable(clock)], clock).start()
     assert first.finished
-
-
-def test_the_wait_after_a_failure_never_overflows() -> None:
-    assert retry_delay_seconds(1) == 0.1
-    assert retry_delay_seconds(10**9) == 5.0

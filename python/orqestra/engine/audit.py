@@ -9,6 +9,7 @@ from typing import Final
 from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
+from orqestra.engine.repairs import Repair
 from orqestra.engine.sessions import Sessions
 from orqestra.log import get_logger
 from orqestra.model.errors import HintsUnavailable
@@ -34,8 +35,8 @@ class Audit(Service):
         self._link = core.link
         self._lanes = lanes
         self._sessions = sessions
+        self._repairs = core.repairs
         self._after = 0
-        self.repaired = 0
 
     async def run_once(self) -> float | None:
         """Audit the next lanes, if it is this server's turn."""
@@ -62,5 +63,5 @@ class Audit(Service):
         for lane, overdue in by_lane.items():
             missing = await self._hints.audit(lane, packing.hints(overdue[:HINTS_PER_LANE]))
             if missing:
-                self.repaired += missing
+                self._repairs.count(Repair.HINT_MISSING, missing)
                 log.warning("redis lacked hints of a lane", lane=lane, missing=missing)

@@ -1,33 +1,31 @@
 """Cancel and retry by an operator. The row lock decides every race; a push to the worker is only a hint."""
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from orqestra._dispatch import outbox
 from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.engine.relay import Relay
+from orqestra.engine.repairs import Repair
 from orqestra.engine.sessions import Sessions
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
-from orqestra.model.errors import HintsUnavailable, NotFound, OutcomeUnknown, Refused
+from orqestra.model.errors import HintsUnavailable, NotFound, Refused
 from orqestra.model.lifecycle import TERMINAL, WAITING, Event, RunState, State, sources
 from orqestra.model.report import AttemptRef
 from orqestra.service import Service
-from orqestra.store.database import Row, Statements, retry_conflicts
+from orqestra.store.database import Row, Statements, until_known
 
 TICK_SECONDS: Final = 1.0
+# A push takes milliseconds; what was asked for so long ago was told by the look each second.
+LATE_MS: Final = 500
 WAITING_STATES: Final = sorted(WAITING)
 RETRYABLE: Final = list(sources(Event.RETRIED))
-UNKNOWN_TRIES: Final = 20
-UNKNOWN_WAIT_SECONDS: Final = 0.25
 
 log = get_logger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +37,13 @@ class Cancelled:
     state: State | None
 
 
+@dataclass(kw_only=True)
+class _Tried:
+    """The fence of a job that a try to retry it was about to commit with."""
+
+    fence: int | None = None
+
+
 class Cancels(Service):
     """Cancels and retries jobs; each second reads what must still be told to the workers here."""
 
@@ -48,13 +53,14 @@ class Cancels(Service):
         self._hints = core.hints
         self._link = core.link
         self._server_id = core.server_id
+        self._repairs = core.repairs
         self._relay = relay
         self._sessions = sessions
         self._changed = changed
 
     async def cancel(self, ids: Sequence[int]) -> list[Cancelled]:
         """Cancel jobs, and with a step its run; answers in the order asked. Doing it twice is harmless."""
-        rows = await _until_known(lambda: self._transact(sorted(set(ids)), run_ids=()))
+        rows = await until_known(lambda: self._transact(sorted(set(ids)), run_ids=()), self._note_unknown)
         await self._spread(rows)
         found = {row["id"]: row for row in rows}
         return [_cancelled(job_id, found.get(job_id)) for job_id in ids]
@@ -63,7 +69,7 @@ class Cancels(Service):
         """Cancel a run and its live step. False: the run had ended. Raises NotFound if there is none."""
         if await self._database.fetch_one("get_run", id=run_id) is None:
             raise NotFound("run", run_id)
-        rows = await _until_known(lambda: self._transact((), run_ids=(run_id,)))
+        rows = await until_known(lambda: self._transact((), run_ids=(run_id,)), self._note_unknown)
         await self._spread(rows)
         run = await self._database.fetch_one("get_run", id=run_id)
         return run is not None and run["cancel_requested_at"] is not None
@@ -75,8 +81,12 @@ class Cancels(Service):
             NotFound: there is no such job.
             Refused: it is in another state, or its run is cancelled.
         """
-        hints = await retry_conflicts(lambda: self._retry(job_id))
-        self._relay.hand_over(*hints)
+        tried = _Tried()
+        hints = await until_known(lambda: self._retry(job_id, tried), self._note_unknown)
+        if hints is None:
+            self._relay.look_for_own()
+        else:
+            self._relay.hand_over(*hints)
         self._changed([job_id])
 
     async def run_once(self) -> float | None:
@@ -84,12 +94,16 @@ class Cancels(Service):
         ids = self._sessions.ids
         if not ids:
             return TICK_SECONDS
-        by_session: dict[int, list[AttemptRef]] = defaultdict(list)
-        for row in await self._database.fetch("list_cancels", session_ids=ids):
-            by_session[row["session_id"]].append(AttemptRef(row["id"], row["fence"], row["token"]))
-        for session_id, attempts in by_session.items():
-            self._tell(session_id, attempts)
+        by_session: dict[tuple[int, bool], list[AttemptRef]] = defaultdict(list)
+        for row in await self._database.insist("list_cancels", session_ids=ids, late_ms=LATE_MS):
+            by_session[row["session_id"], row["late"]].append(AttemptRef(row["id"], row["fence"], row["token"]))
+        for (session_id, late), attempts in by_session.items():
+            told = self._tell(session_id, attempts)
+            self._repairs.count(Repair.CANCEL_TOLD_LATE, told if late else 0)
         return TICK_SECONDS
+
+    def _note_unknown(self) -> None:
+        self._repairs.count(Repair.CANCEL_UNKNOWN)
 
     async def _transact(self, ids: Sequence[int], *, run_ids: Iterable[int]) -> list[Row]:
         async with self._database.transaction() as statements:
@@ -130,19 +144,24 @@ class Cancels(Service):
         except HintsUnavailable as error:
             self._link.lost(str(error))
 
-    def _tell(self, session_id: int, attempts: Iterable[AttemptRef]) -> None:
+    def _tell(self, session_id: int, attempts: Iterable[AttemptRef]) -> int:
+        """Tell a worker of this server what it was not told yet; return how many that were."""
         session = self._sessions.get(session_id)
         if session is None:
-            return
+            return 0
         # Told once on a stream; a stream that broke tells again with its successor.
         untold = [attempt for attempt in attempts if attempt not in session.cancelled]
         if untold:
             session.cancelled.update(untold)
             session.peer.cancel(untold)
+        return len(untold)
 
-    async def _retry(self, job_id: int) -> tuple[int, bytes]:
+    async def _retry(self, job_id: int, tried: "_Tried") -> tuple[int, bytes] | None:
+        """Retry a job once; None: an earlier try, whose COMMIT had no answer, has done it."""
         async with self._database.transaction() as statements:
             run = await _lock_run(statements, job_id)
+            if tried.fence is not None and await _is_retried(statements, job_id, tried.fence):
+                return None
             if run is not None and run["state"] == RunState.CANCELLED:
                 raise Refused(f"job {job_id} is a step of run {run['id']}, which is cancelled; trigger it again")
             row = await statements.fetch_one("retry_job", id=job_id, retryable=RETRYABLE)
@@ -154,7 +173,14 @@ class Cancels(Service):
             entries = outbox.encode([job_id], [row["lane_id"]], [row["priority"]], [0])
             kept = await statements.fetch_one("add_outbox", server_id=self._server_id, entries=entries)
             assert kept is not None
+            tried.fence = row["fence"]
             return kept["id"], entries
+
+
+async def _is_retried(statements: Statements, job_id: int, fence: int) -> bool:
+    """Whether a job that had that fence when it was to be retried has gone on since."""
+    row = await statements.fetch_one("lock_jobs", ids=[job_id])
+    return row is not None and (row["fence"] != fence or row["state"] not in RETRYABLE)
 
 
 async def _lock_run(statements: Statements, job_id: int) -> Row | None:
@@ -169,16 +195,6 @@ async def _explain(statements: Statements, job_id: int) -> None:
         raise NotFound("job", job_id)
     allowed = " or ".join(RETRYABLE)
     raise Refused(f"job {job_id} is {row['state']}; only a job that is {allowed} can be retried")
-
-
-async def _until_known(transaction: Callable[[], Awaitable[T]]) -> T:
-    """Run a transaction whose COMMIT may be lost; being told twice, it changes nothing the second time."""
-    for _ in range(UNKNOWN_TRIES - 1):
-        try:
-            return await retry_conflicts(transaction)
-        except OutcomeUnknown:
-            await asyncio.sleep(UNKNOWN_WAIT_SECONDS)
-    return await retry_conflicts(transaction)
 
 
 def _cancelled(job_id: int, row: Row | None) -> Cancelled:

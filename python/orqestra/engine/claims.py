@@ -1,29 +1,48 @@
 """Claims: from assigned hints to running jobs on their way to the workers.
 
 Every way out of a claim gives the credits back that the matcher lent for it, and no job that may have
-been claimed stays with a worker that has not heard of it: its stream is ended, and the next Hello says
-what the worker really holds.
+been claimed stays with a worker that has not heard of it. If the answer of a claim is lost, its backend
+is ended and the rows are read, by the tokens of the claim. Where that is not possible the streams are
+ended, and the next Hello says what each worker really holds.
 """
 
 import asyncio
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
 
 from orqestra._dispatch import outbox
 from orqestra.engine import packing
 from orqestra.engine.core import Core
+from orqestra.engine.repairs import Repair
 from orqestra.engine.sessions import Session, Sessions
 from orqestra.failpoint import Point, reached
+from orqestra.log import get_logger
 from orqestra.model import limits
-from orqestra.model.errors import HintsUnavailable, OutcomeUnknown
-from orqestra.model.lifecycle import Event, sources
-from orqestra.store.database import Row
+from orqestra.model.errors import HintsUnavailable, OutcomeUnknown, Unavailable
+from orqestra.model.lifecycle import Event, State, sources
+from orqestra.store.backends import end_backend
+from orqestra.store.database import Backend, Row, retry_conflicts
 
 CLAIMABLE: Final = list(sources(Event.CLAIMED))
 # Outputs of earlier steps that are read at once; each is at most what is kept of a stream, 1 MiB.
 OUTPUTS_AT_ONCE: Final = 4
+# Longer than this nobody waits for what became of a claim: its streams are ended, and the others go on.
+UNKNOWN_SECONDS: Final = 2.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What became of hints: so many were claimed; so many were refused although their jobs still wait."""
+
+    claimed: int = 0
+    waiting: int = 0
 
 
 class Claims:
@@ -34,17 +53,18 @@ class Claims:
         self._hints = core.hints
         self._link = core.link
         self._pg_clock = core.pg_clock
+        self._repairs = core.repairs
         self._sessions = sessions
         self._matcher = sessions.matcher
         self._changed = changed
 
-    async def claim(self, ids: list[int], session_ids: list[int]) -> None:
+    async def claim(self, ids: list[int], session_ids: list[int]) -> Tally:
         """Claim jobs for sessions, entry by entry, and send them.
 
         An error leaves the take undone: what of it was not claimed is pushed back two seconds later.
         """
         if not ids:
-            return
+            return Tally()
         reached(Point.TAKEN)
         rows = await self._claim(ids, session_ids)
         reached(Point.CLAIMED)
@@ -52,14 +72,20 @@ class Claims:
         refused = [(job, to) for job, to in zip(ids, session_ids, strict=True) if job not in claimed]
         self._matcher.release([session_id for _, session_id in refused])
         await self._send(rows)
-        if refused:
-            await self.put_back([job for job, _ in refused])
+        waiting = await self.put_back([job for job, _ in refused]) if refused else 0
+        return Tally(claimed=len(rows), waiting=waiting)
 
-    async def put_back(self, ids: Sequence[int]) -> None:
-        """Give refused hints one look: those still waiting go back, everything else was stale."""
-        rows = await self._database.fetch("look_at", ids=ids, claimable=CLAIMABLE)
-        if not rows or not self._link.up:
-            return
+    async def put_back(self, ids: Sequence[int]) -> int:
+        """Give refused hints one look: those still waiting go back, everything else was stale.
+
+        Returns how many still wait.
+        """
+        rows = await self._database.insist("look_at", ids=ids, claimable=CLAIMABLE)
+        if rows and self._link.up:
+            await self._push(rows)
+        return len(rows)
+
+    async def _push(self, rows: Sequence[Row]) -> None:
         now_ms = self._pg_clock.now_ms()
         for push in outbox.drain([packing.entries(rows)], now_ms):
             try:
@@ -72,22 +98,48 @@ class Claims:
 
     async def _claim(self, ids: list[int], session_ids: list[int]) -> list[Row]:
         tokens = {session_id: secrets.randbits(63) for session_id in set(session_ids)}
+        wanted = {"ids": ids, "session_ids": session_ids, "tokens": [tokens[to] for to in session_ids]}
         try:
-            return await self._database.fetch(
-                "claim_jobs",
-                ids=ids,
-                session_ids=session_ids,
-                tokens=[tokens[session_id] for session_id in session_ids],
-                claimable=CLAIMABLE,
-                batch_bytes=limits.BATCH_BYTES,
-                output_bytes=limits.OUTPUT_HEAD_BYTES + limits.OUTPUT_TAIL_BYTES,
-            )
+            return await retry_conflicts(lambda: self._claim_or_find(wanted))
         except BaseException as error:
             self._matcher.release(session_ids)
             self._matcher.suspect_all()
             if isinstance(error, OutcomeUnknown | asyncio.CancelledError):
                 self._end(tokens, reason=f"a claim for it has an unknown end: {error}")
             raise
+
+    async def _claim_or_find(self, wanted: Mapping[str, list[int]]) -> list[Row]:
+        """Claim; if the answer is lost, find out what was claimed. Raises OutcomeUnknown if that is not possible."""
+        async with self._database.connection() as statements:
+            try:
+                return await statements.fetch(
+                    "claim_jobs",
+                    **wanted,
+                    claimable=CLAIMABLE,
+                    batch_bytes=limits.BATCH_BYTES,
+                    output_bytes=limits.OUTPUT_HEAD_BYTES + limits.OUTPUT_TAIL_BYTES,
+                )
+            except OutcomeUnknown as error:
+                unknown, backend = error, statements.backend
+        self._repairs.count(Repair.CLAIM_UNKNOWN)
+        rows = await self._find_claimed(wanted, backend)
+        if rows is None:
+            raise unknown
+        log.info("a claim whose answer was lost is known", claimed=len(rows), hints=len(wanted["ids"]))
+        return rows
+
+    async def _find_claimed(self, wanted: Mapping[str, Any], backend: Backend | None) -> list[Row] | None:
+        """Return what a claim has claimed, once it can claim no more; None: that cannot be known now."""
+        if backend is None:
+            return None
+        try:
+            async with asyncio.timeout(UNKNOWN_SECONDS):
+                if not await end_backend(self._database, backend):
+                    return None
+                return await self._database.insist("find_claimed", **wanted, running=State.RUNNING)
+        except (TimeoutError, Unavailable, asyncpg.PostgresError) as error:
+            log.warning("what a claim did cannot be found out", reason=repr(error))
+            return None
 
     async def _send(self, rows: Sequence[Row]) -> None:
         by_session: dict[int, list[Row]] = defaultdict(list)
@@ -109,7 +161,7 @@ class Claims:
         ids = [row["previous_job_id"] for row in rows if row["previous_job_id"] is not None]
         outputs: dict[int, bytes] = {}
         for at in range(0, len(ids), OUTPUTS_AT_ONCE):
-            found = await self._database.fetch("read_previous_output", ids=ids[at : at + OUTPUTS_AT_ONCE])
+            found = await self._database.insist("read_previous_output", ids=ids[at : at + OUTPUTS_AT_ONCE])
             outputs |= {row["id"]: row["output"] for row in found}
         return outputs
 
@@ -120,7 +172,7 @@ class Claims:
 
 def _deliver(session: Session, jobs: Sequence[Row], previous: Mapping[int, bytes]) -> None:
     """Hand jobs to the stream in messages of at most a batch."""
-    session.give(jobs)
+    cancelled = session.give(jobs)
     batch: list[Row] = []
     size = 0
     for job in jobs:
@@ -131,3 +183,5 @@ def _deliver(session: Session, jobs: Sequence[Row], previous: Mapping[int, bytes
         batch.append(job)
         size += weight
     session.peer.assign(batch, previous)
+    if cancelled:
+        session.peer.cancel(sorted(cancelled, key=lambda attempt: attempt.job_id))

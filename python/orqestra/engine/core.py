@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from orqestra.clock import Clock
 from orqestra.engine.link import Link
 from orqestra.engine.pg_clock import PostgresClock
+from orqestra.engine.repairs import Repairs
 from orqestra.queue.hints import Hints
 from orqestra.store.database import Database
 
 
 @dataclass(frozen=True, kw_only=True)
 class Core:
-    """The outside of one server: the truth, the hints and whether they serve, both clocks, and its number."""
+    """The outside of one server: the truth, the hints and whether they serve, both clocks, its number, its repairs."""
 
     clock: Clock
     database: Database
@@ -19,3 +20,4 @@ class Core:
     link: Link
     pg_clock: PostgresClock
     server_id: int
+    repairs: Repairs

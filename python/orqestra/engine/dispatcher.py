@@ -8,7 +8,7 @@ from typing import Final
 
 from orqestra._dispatch import Demand, outbox
 from orqestra.engine import packing
-from orqestra.engine.claims import Claims
+from orqestra.engine.claims import Claims, Tally
 from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.refill import Refill
@@ -21,10 +21,16 @@ from orqestra.service import Service
 
 IDLE_SECONDS: Final = 1.0
 PEEK_PER_LANE: Final = 1000
+# Claims that are all refused though the jobs still wait, as when their rows are locked, would come again at
+# once and for ever. The first pause is not felt by a job that was merely a little early.
+REFUSED_FIRST_SECONDS: Final = 0.002
+REFUSED_LAST_SECONDS: Final = 0.05
 
 
 class Dispatcher(Service):
     """The one that gives jobs to the workers of this server."""
+
+    retry_last_seconds = 1.0
 
     def __init__(
         self, core: Core, refill: Refill, lanes: Lanes, sessions: Sessions, changed: Callable[[Sequence[int]], None]
@@ -41,6 +47,7 @@ class Dispatcher(Service):
         self._claims = Claims(core, sessions, changed)
         self._number = 0
         self._done: list[int] = []
+        self._refused_in_a_row = 0
         self._suspected_at = core.clock.monotonic()
 
     def wake_lanes(self, lanes: Sequence[int]) -> None:
@@ -74,10 +81,10 @@ class Dispatcher(Service):
             self._link.lost("the epoch is missing")
             return 0
         self._learn(take)
-        for demand, hints in zip(demands, take.hints, strict=True):
-            await self._assign(demand, hints)
+        tallies = [await self._assign(demand, hints) for demand, hints in zip(demands, take.hints, strict=True)]
         self._done.append(self._number)
-        return self._pause(take)
+        await self._pause_if_refused(tallies)
+        return self._next_look(take)
 
     async def _take(self, demands: Sequence[Demand]) -> Take | None:
         done, self._done = self._done, []
@@ -97,7 +104,16 @@ class Dispatcher(Service):
         self._matcher.wake(take.promoted)
         self._refill.ask(take.partial)
 
-    def _pause(self, take: Take) -> float:
+    async def _pause_if_refused(self, tallies: Sequence[Tally]) -> None:
+        """Wait, wakes or not, if nothing could be claimed of what is put back: the same would come again."""
+        if any(tally.claimed for tally in tallies) or not any(tally.waiting for tally in tallies):
+            self._refused_in_a_row = 0
+            return
+        doublings = min(self._refused_in_a_row, 16)
+        self._refused_in_a_row += 1
+        await self.pause(min(REFUSED_FIRST_SECONDS * 2.0**doublings, REFUSED_LAST_SECONDS))
+
+    def _next_look(self, take: Take) -> float:
         # Lanes found empty make room in the next demand for others that may have something.
         if take.promoted or take.empty or any(take.hints):
             return 0
@@ -106,21 +122,23 @@ class Dispatcher(Service):
         return min(IDLE_SECONDS, max(0.0, (take.next_due_ms - self._pg_clock.now_ms()) / 1000))
 
     async def _dispatch_without_redis(self, demands: Sequence[Demand]) -> float:
+        tallies = []
         for demand in demands:
             lanes = [int(lane) for queue in demand.lanes.split(b";") for lane in queue.split(b",")]
-            rows = await self._database.fetch("peek_lanes", lane_ids=lanes, per_lane=min(demand.budget, PEEK_PER_LANE))
+            rows = await self._database.insist("peek_lanes", lane_ids=lanes, per_lane=min(demand.budget, PEEK_PER_LANE))
             found = {row["lane_id"] for row in rows}
             self._matcher.found_empty([lane for lane in lanes if lane not in found])
             rows.sort(key=lambda row: (-row["priority"], row["id"]))
-            await self._assign(demand, packing.hints(rows[: demand.budget]))
+            tallies.append(await self._assign(demand, packing.hints(rows[: demand.budget])))
+        await self._pause_if_refused(tallies)
         return 0 if demands else IDLE_SECONDS
 
-    async def _assign(self, demand: Demand, hints: bytes) -> None:
+    async def _assign(self, demand: Demand, hints: bytes) -> Tally:
         if not hints:
-            return
+            return Tally()
         assignment = self._matcher.assign(demand.profile, hints)
         try:
-            await self._claims.claim(assignment.ids, assignment.sessions)
+            return await self._claims.claim(assignment.ids, assignment.sessions)
         finally:
             if assignment.leftover:
                 await self._claims.put_back(outbox.ids(assignment.leftover))

@@ -4,10 +4,12 @@ Two guarded steps, each second, on any server: close, then sweep. The row lock s
 the renewal, which then learns that it lost. The sweep has no grace.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from orqestra.engine.core import Core
 from orqestra.engine.leases import Leases
+from orqestra.engine.repairs import Repair
 from orqestra.engine.settlement import Settlement
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
@@ -29,6 +31,8 @@ log = get_logger(__name__)
 class Expiry(Service):
     """Brings back the jobs of workers that are gone."""
 
+    retry_last_seconds = 1.0
+
     def __init__(self, core: Core, leases: Leases, settlement: Settlement, *, lease_seconds: float) -> None:
         super().__init__("expiry", core.clock)
         self._database = core.database
@@ -36,14 +40,16 @@ class Expiry(Service):
         self._settlement = settlement
         self._lease_seconds = lease_seconds
         self._storm_until = 0.0
+        self._repairs = core.repairs
 
     async def run_once(self) -> float | None:
         """Close what has lapsed, sweep what ran there."""
         if self._leases.steady_seconds() >= self._lease_seconds and not await self._is_storm():
             closed = await self._database.fetch("close_lapsed")
+            self._repairs.count(Repair.LEASE_OVER, len(closed))
             if closed:
                 log.warning("leases are over", sessions=[row["id"] for row in closed])
-        while await self._sweep() == SWEEP_ROWS:
+        while await self._sweep():
             pass
         return TICK_SECONDS
 
@@ -51,8 +57,7 @@ class Expiry(Service):
         now = self.clock.monotonic()
         if self._storm_until > now:
             return True
-        row = await self._database.fetch_one("count_lapsed")
-        assert row is not None
+        [row] = await self._database.insist("count_lapsed")
         lapsed, is_open = row["lapsed"], row["open"]
         if lapsed <= STORM_SESSIONS or lapsed <= STORM_SHARE * is_open:
             self._storm_until = 0.0
@@ -62,16 +67,28 @@ class Expiry(Service):
             self._storm_until = 0.0
             return False
         self._storm_until = now + self._lease_seconds
+        self._repairs.count(Repair.LEASE_STORM)
         log.error("many leases are over at once, waiting one more", lapsed=lapsed, open=is_open)
         return True
 
-    async def _sweep(self) -> int:
-        rows = await self._database.fetch("find_orphans", at_most=SWEEP_ROWS)
-        if rows:
-            reached(Point.ORPHANS_FOUND)
-            await self._settlement.settle_orphans([_report(row) for row in rows])
-            log.info("jobs brought back", jobs=len(rows))
-        return len(rows)
+    async def _sweep(self) -> bool:
+        """Bring back a page; return whether to go on at once. What is in other hands is left to the next second."""
+        rows = await self._database.insist("find_orphans", at_most=SWEEP_ROWS)
+        if not rows:
+            return False
+        reached(Point.ORPHANS_FOUND)
+        reports = [_report(row) for row in rows]
+        lost = await self._bring_back([each for each in reports if each.ending is Ending.LOST], Repair.JOB_LOST)
+        rest = [each for each in reports if each.ending is not Ending.LOST]
+        settled = lost + await self._bring_back(rest, Repair.JOB_RETURNED)
+        if settled:
+            log.info("jobs brought back", jobs=settled)
+        return settled > 0 and len(rows) == SWEEP_ROWS
+
+    async def _bring_back(self, reports: Sequence[Report], repair: Repair) -> int:
+        settled = await self._settlement.settle_orphans(reports)
+        self._repairs.count(repair, settled)
+        return settled
 
 
 def _report(row: Row) -> Report:

@@ -14,6 +14,7 @@ import asyncpg
 from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
+from orqestra.engine.repairs import Repair
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model import limits
@@ -27,14 +28,12 @@ from orqestra.model.errors import (
 )
 from orqestra.model.job import JobSpec
 from orqestra.service import Service
-from orqestra.store.database import retry_conflicts
+from orqestra.store.database import retry_conflicts, until_known
 from orqestra.store.submitting import PlacedJob, Stored, submit_jobs
 
 # What a waiting job costs besides its payload, roughly.
 JOB_OVERHEAD_BYTES: Final = 512
 RETRY_AFTER_MS: Final = 200
-UNKNOWN_TRIES: Final = 20
-UNKNOWN_WAIT_SECONDS: Final = 0.25
 
 log = get_logger(__name__)
 
@@ -71,6 +70,7 @@ class Intake(Service):
         self._lanes = lanes
         self._relay = relay
         self._server_id = core.server_id
+        self._repairs = core.repairs
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
 
@@ -202,18 +202,19 @@ class Intake(Service):
         for request in batch:
             if not request.repeatable:
                 request.fail(MaybeStored(f"{error}; the jobs may have been stored, look before you submit again"))
-        for _ in range(UNKNOWN_TRIES):
-            if not again:
-                return
-            try:
-                stored = await retry_conflicts(lambda: self._insert(again))
-            except (StorageUnavailable, OutcomeUnknown):
-                await asyncio.sleep(UNKNOWN_WAIT_SECONDS)
-            else:
-                _answer(again, stored)
-                return
-        for request in again:
-            request.fail(MaybeStored(f"{error}; it has a key, so that submitting it again is safe"))
+        self._repairs.count(Repair.SUBMIT_UNKNOWN)
+        # What was stored without an answer was not handed over either.
+        self._relay.look_for_own()
+        if not again:
+            return
+        try:
+            stored = await until_known(lambda: self._insert(again), unknown=error)
+        except OutcomeUnknown:
+            for request in again:
+                request.fail(MaybeStored(f"{error}; it has a key, so that submitting it again is safe"))
+        else:
+            self._relay.look_for_own()
+            _answer(again, stored)
 
 
 def _answer(batch: list[_Request], ids: list[int]) -> None:

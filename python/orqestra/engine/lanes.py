@@ -26,6 +26,11 @@ class Lanes:
         """Return all lanes known here."""
         return list(self._ids.values())
 
+    @property
+    def count(self) -> int:
+        """Return how many lanes are known here."""
+        return len(self._ids)
+
     def served_by(self, profiles: Iterable[tuple[frozenset[str], frozenset[str]]]) -> list[int]:
         """Return the lanes that workers with such queues and labels serve, in the order of their ids."""
         known = tuple(profiles)
@@ -41,7 +46,7 @@ class Lanes:
 
     async def load(self) -> None:
         """Read the lanes that have come up since the last call."""
-        for row in await self._database.fetch("list_lanes", after=self._last):
+        for row in await self._database.insist("list_lanes", after=self._last):
             self._learn(row["id"], row["queue"], tuple(row["requires"]))
             self._last = max(self._last, row["id"])
 
@@ -67,19 +72,19 @@ class Lanes:
 
     async def _make(self, queue: str, requires: tuple[str, ...]) -> int:
         for _ in range(TRIES):
-            found = await self._database.fetch_one("find_lane", queue=queue, requires=list(requires))
-            if found is None:
+            found = await self._database.insist("find_lane", queue=queue, requires=list(requires))
+            if not found:
                 await self._check_room(queue)
-                found = await self._database.fetch_one("add_lane", queue=queue, requires=list(requires))
-            if found is not None:
-                lane: int = found["id"]
+                found = await self._database.insist("add_lane", queue=queue, requires=list(requires))
+            if found:
+                lane: int = found[0]["id"]
                 self._learn(lane, queue, requires)
                 return lane
         raise OrqestraError(f"the lane of queue {queue!r} can neither be found nor made")
 
     async def _check_room(self, queue: str) -> None:
-        row = await self._database.fetch_one("count_lanes")
-        if row is not None and row["lanes"] >= limits.LANES:
+        [row] = await self._database.insist("count_lanes")
+        if row["lanes"] >= limits.LANES:
             raise InvalidInput(
                 "queue",
                 f"{queue!r} with these labels would be one more than the {limits.LANES} combinations of queue "

@@ -1,6 +1,7 @@
 """Outputs: stores what is too long for a result, and passes live output on to those who follow."""
 
 import asyncio
+import itertools
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from orqestra.log import get_logger
 from orqestra.model.errors import Unavailable
 from orqestra.model.lifecycle import State
 from orqestra.model.report import AttemptRef, OutputPiece
-from orqestra.service import Service
+from orqestra.service import Service, retry_delay_seconds
 
 PIECES: Final = 64
 AWAY_WAIT_SECONDS: Final = 0.25
@@ -86,7 +87,7 @@ class Outputs(Service):
             session.peer.follow(attempt, stop=stop)
 
     async def _store(self, batch: list[OutputPiece]) -> None:
-        while True:
+        for failures in itertools.count(1):
             try:
                 kept = await self._insert(batch)
                 break
@@ -94,7 +95,7 @@ class Outputs(Service):
                 if self.stopping:
                     return  # not answered: the worker sends it again to another server
                 log.warning("output waits for Postgres", pieces=len(batch), reason=str(error))
-                await asyncio.sleep(AWAY_WAIT_SECONDS)
+                await self.pause(retry_delay_seconds(failures, AWAY_WAIT_SECONDS))
         for piece in batch:
             session = self._sessions.get(piece.session_id)
             if session is not None:

@@ -11,7 +11,7 @@ from orqestra.engine.core import Core
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import HintsUnavailable
-from orqestra.queue.hints import HORIZON_MS
+from orqestra.queue.hints import DELAYED_HINTS, HORIZON_MS
 from orqestra.service import Service
 from orqestra.store.database import Row
 
@@ -30,13 +30,12 @@ class Refill(Service):
 
     max_silence_seconds = 60.0
 
-    def __init__(self, core: Core, *, window: int) -> None:
+    def __init__(self, core: Core) -> None:
         super().__init__("refill", core.clock)
         self._database = core.database
         self._hints = core.hints
         self._link = core.link
         self._pg_clock = core.pg_clock
-        self._window = window
         self._on_fill: list[Callable[[Sequence[int]], None]] = []
         self._partial: set[int] = set()
         self._horizon_due = True
@@ -79,13 +78,20 @@ class Refill(Service):
         name = secrets.token_hex(8)
         if not await self._hints.begin_refill(lane, name):
             return
-        rows = await self._database.fetch("peek_lanes", lane_ids=[lane], per_lane=self._window)
+        window = self._hints.window
+        try:
+            rows = await self._database.insist("peek_lanes", lane_ids=[lane], per_lane=window)
+        except Exception:
+            # Still to be done, and nobody else has to wait for it.
+            self._partial.add(lane)
+            await self._hints.end_refill(lane, name, whole=False)
+            raise
         for at in range(0, len(rows), CHUNK):
             if not await self._hints.add_refill(lane, name, packing.hints(rows[at : at + CHUNK])):
                 return
             self._filled([lane])
             reached(Point.REFILLING)
-        await self._hints.end_refill(lane, name, whole=len(rows) < self._window)
+        await self._hints.end_refill(lane, name, whole=len(rows) < window)
         self._filled([lane])
         if rows:
             log.debug("lane refilled", lane=lane, hints=len(rows))
@@ -93,16 +99,19 @@ class Refill(Service):
     async def _load_horizon(self) -> None:
         """Push what becomes due soon, page by page, the soonest first."""
         page: list[Row] = []
+        loaded = 0
         from_at = EARLIEST
         while True:
-            page = await self._database.fetch(
+            page = await self._database.insist(
                 "list_delayed", from_at=from_at, horizon_ms=HORIZON_MS + MARGIN_MS, page=HORIZON_PAGE
             )
             if page and not await self._push_delayed(page):
                 self._link.lost("the epoch is missing")
                 return
-            # A page full of one moment ends the load: the rest of it is found once it is due.
-            if len(page) < HORIZON_PAGE or page[-1]["available_at"] == from_at:
+            loaded += len(page)
+            # A page full of one moment ends the load, and so does all that Redis holds: the rest is found
+            # in the next minute, or once it is due.
+            if len(page) < HORIZON_PAGE or page[-1]["available_at"] == from_at or loaded >= DELAYED_HINTS:
                 break
             from_at = page[-1]["available_at"]
         self._horizon_due = False

@@ -6,21 +6,23 @@ from typing import Final
 
 from orqestra._dispatch import outbox
 from orqestra.engine.core import Core
+from orqestra.engine.repairs import Repair
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import HintsUnavailable, Unavailable
 from orqestra.service import Service
 
-OTHERS_AFTER_MS: Final = 3000
+# Twice the time after which a server has deleted what it relayed, and some.
+OTHERS_AFTER_MS: Final = 1500
 AWAY_AFTER_MS: Final = 10_000
 ROWS: Final = 1000
-TIDY_SECONDS: Final = 1.0
+TIDY_SECONDS: Final = 0.5
 
 log = get_logger(__name__)
 
 
 class Relay(Service):
-    """Own rows go right after their commit, those that their server did not relay after three seconds."""
+    """Own rows go right after their commit, those that their server did not relay soon after."""
 
     def __init__(self, core: Core, wake_lanes: Callable[[Sequence[int]], None]) -> None:
         super().__init__("relay", core.clock)
@@ -28,9 +30,12 @@ class Relay(Service):
         self._hints = core.hints
         self._link = core.link
         self._pg_clock = core.pg_clock
+        self._repairs = core.repairs
         self._wake_lanes = wake_lanes
         self._own: deque[tuple[int, bytes]] = deque()
         self._relayed: list[int] = []
+        self._server_id = core.server_id
+        self._may_lack_own = False
         self._tidied_at = core.clock.monotonic()
 
     def hand_over(self, outbox_id: int, entries: bytes) -> None:
@@ -38,11 +43,18 @@ class Relay(Service):
         self._own.append((outbox_id, entries))
         self.wake()
 
+    def look_for_own(self) -> None:
+        """A row of this server may have been committed without having been handed over: look for it now."""
+        self._may_lack_own = True
+        self.wake()
+
     async def run_once(self) -> float | None:
-        """Push what waits; once a second look for the rows of others and delete what is relayed."""
+        """Push what waits; twice a second look for the rows of others and delete what is relayed."""
         rows = [self._own.popleft() for _ in range(min(len(self._own), ROWS))]
         if rows:
             await self._push(rows)
+        if self._may_lack_own and self._link.up:
+            await self._relay_own()
         if self.clock.monotonic() - self._tidied_at >= TIDY_SECONDS:
             self._tidied_at = self.clock.monotonic()
             await self._tidy()
@@ -75,11 +87,20 @@ class Relay(Service):
         # Without Redis the rows wait in the outbox, and the dispatcher looks into Postgres.
         self._wake_lanes([lane for push in pushes for lane in push.lanes])
 
+    async def _relay_own(self) -> None:
+        # First what is pushed already, so that it is not pushed again.
+        await self._delete()
+        rows = await self._database.insist("take_own_outbox", server_id=self._server_id, at_most=ROWS)
+        self._may_lack_own = False
+        if rows:
+            await self._push([(row["id"], row["entries"]) for row in rows])
+
     async def _tidy(self) -> None:
         await self._delete()
         if self._link.up:
-            rows = await self._database.fetch("take_outbox", older_ms=OTHERS_AFTER_MS, at_most=ROWS)
+            rows = await self._database.insist("take_outbox", older_ms=OTHERS_AFTER_MS, at_most=ROWS)
             if rows:
+                self._repairs.count(Repair.OUTBOX_OF_OTHERS, len(rows))
                 await self._push([(row["id"], row["entries"]) for row in rows])
                 await self._delete()
         else:
@@ -91,6 +112,10 @@ class Relay(Service):
         if not self._relayed:
             return
         ids, self._relayed = self._relayed, []
-        async with self._database.transaction() as statements:
-            await statements.fetch("commit_later")
-            await statements.fetch("delete_outbox", ids=ids)
+        try:
+            async with self._database.transaction() as statements:
+                await statements.fetch("commit_later")
+                await statements.fetch("delete_outbox", ids=ids)
+        except BaseException:
+            self._relayed += ids
+            raise

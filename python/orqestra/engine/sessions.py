@@ -11,6 +11,7 @@ from uuid import UUID
 
 from orqestra._dispatch import Matcher
 from orqestra.engine.core import Core
+from orqestra.engine.repairs import Repair
 from orqestra.log import get_logger
 from orqestra.model.report import AttemptRef, Verdict
 from orqestra.store.database import Row, retry_conflicts
@@ -35,6 +36,10 @@ class Peer(Protocol):
 
     def cancel(self, attempts: Sequence[AttemptRef]) -> None:
         """Tell the worker to stop these."""
+        ...
+
+    def list_held(self, seq: int) -> None:
+        """Ask the worker what it holds."""
         ...
 
     def follow(self, attempt: AttemptRef, *, stop: bool) -> None:
@@ -83,15 +88,20 @@ class Session:
         self.cancelled: set[AttemptRef] = set()
         self._outstanding: set[AttemptRef] = set()
 
+    @property
+    def outstanding(self) -> frozenset[AttemptRef]:
+        """What was given to it, or came along with it, and is not over as far as this server has read."""
+        return frozenset(self._outstanding)
+
     def resume(self, attempts: Iterable[AttemptRef]) -> None:
         """Note what the worker brought along."""
         self._outstanding.update(attempts)
 
-    def give(self, jobs: Iterable[Row]) -> None:
-        """Note jobs that are sent to it. A cancel that was told before is told again: it came too early."""
+    def give(self, jobs: Iterable[Row]) -> set[AttemptRef]:
+        """Note jobs that are sent to it; return those whose cancel came too early and is to be told behind them."""
         attempts = {AttemptRef(job["id"], job["fence"], job["token"]) for job in jobs}
         self._outstanding |= attempts
-        self.cancelled -= attempts
+        return attempts & self.cancelled
 
     def take_back(self, attempts: Iterable[AttemptRef]) -> int:
         """Forget attempts that are over; return how many of them it had (a doubled result has none)."""
@@ -116,6 +126,7 @@ class Sessions:
         self.lease_ms = lease_ms
         self.server_name = server_name
         self._database = core.database
+        self._repairs = core.repairs
         self._server_id = core.server_id
         self.matcher = matcher
         self._open: dict[int, Session] = {}
@@ -174,11 +185,16 @@ class Sessions:
             self.matcher.set_slots(session.id, slots)
             self._changed()
 
-    def end(self, session_id: int, *, reason: str) -> None:
-        """End a stream and forget it. Its lease, or the worker's next Hello, decides on its jobs."""
+    def end(self, session_id: int, *, reason: str, repair: Repair | None = None) -> None:
+        """End a stream and forget it; counts as a repair if told so.
+
+        Its lease, or the worker's next Hello, decides on its jobs.
+        """
         session = self._open.pop(session_id, None)
         if session is None:
             return
+        if repair is not None:
+            self._repairs.count(repair)
         self.matcher.close_session(session_id)
         session.peer.end(reason)
         log.info("session ended", session=session_id, worker=session.name, reason=reason)

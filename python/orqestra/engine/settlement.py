@@ -4,7 +4,7 @@ Successes of plain jobs take one statement per batch. Everything else (failures,
 runs, cancelled, lost and returned jobs) takes the short transaction of `store/settling.py`.
 """
 
-import asyncio
+import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,15 +15,16 @@ import asyncpg
 from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
+from orqestra.engine.repairs import Repair
 from orqestra.engine.sessions import Sessions
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model import limits
 from orqestra.model.decision import Ending
-from orqestra.model.errors import OrqestraError, Unavailable
+from orqestra.model.errors import OrqestraError, OutcomeUnknown, Unavailable
 from orqestra.model.lifecycle import State
 from orqestra.model.report import AttemptRef, Reason, Report, Verdict
-from orqestra.service import Service
+from orqestra.service import Service, retry_delay_seconds
 from orqestra.store.database import retry_conflicts
 from orqestra.store.settling import Settled, Settling
 
@@ -42,6 +43,7 @@ class Settlement(Service):
         super().__init__("settlement", core.clock)
         self._database = core.database
         self._server_id = core.server_id
+        self._repairs = core.repairs
         self._lanes = lanes
         self._relay = relay
         self._sessions = sessions
@@ -53,10 +55,12 @@ class Settlement(Service):
         self._waiting.extend(reports)
         self.wake()
 
-    async def settle_orphans(self, reports: Sequence[Report]) -> None:
-        """Bring back jobs of closed sessions; rows in other hands are left to those."""
+    async def settle_orphans(self, reports: Sequence[Report]) -> int:
+        """Bring back jobs of closed sessions; rows in other hands are left to those. Returns how many it changed."""
+        changed = 0
         for at in range(0, len(reports), SLOW_BATCH):
-            await self._settle_slowly(reports[at : at + SLOW_BATCH], wait_for_locks=False)
+            changed += await self._settle_slowly(reports[at : at + SLOW_BATCH], wait_for_locks=False)
+        return changed
 
     async def run_once(self) -> float | None:
         """Settle one batch of what waits; it waits on if that was not possible."""
@@ -76,19 +80,21 @@ class Settlement(Service):
 
     async def _settle_until_stored(self, batch: list[Report]) -> None:
         """Try until Postgres takes it: the guards make it harmless to run again what may have been committed."""
-        while True:
+        for failures in itertools.count(1):
             try:
                 await self._settle(batch)
             except (Unavailable, asyncpg.PostgresError) as error:
                 if self.stopping:
                     raise
                 log.warning("results wait for Postgres", results=len(batch), reason=str(error))
-                await asyncio.sleep(AWAY_WAIT_SECONDS)
+                if isinstance(error, OutcomeUnknown):
+                    self._repairs.count(Repair.SETTLE_UNKNOWN)
+                    self._relay.look_for_own()
+                await self.pause(retry_delay_seconds(failures, AWAY_WAIT_SECONDS))
             else:
                 return
 
     async def _settle(self, batch: list[Report]) -> None:
-        reached(Point.RESULT_RECEIVED)
         # The first report of an attempt counts; a second one in the same batch is judged the slow way.
         plain = {report.attempt: report for report in reversed(batch) if report.ending is Ending.SUCCEEDED}
         done = await self._complete(list(plain.values())) if plain else set()
@@ -99,7 +105,10 @@ class Settlement(Service):
     async def _complete(self, reports: list[Report]) -> set[AttemptRef]:
         """Complete plain jobs; returns those that were, the others go the slow way."""
         try:
-            rows = await self._database.fetch("settle_completed", running=State.RUNNING, **_completed_columns(reports))
+            columns = _completed_columns(reports)
+            rows = await retry_conflicts(
+                lambda: self._database.fetch("settle_completed", running=State.RUNNING, **columns)
+            )
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             return await self._bisect(reports, error)
         done = {AttemptRef(row["id"], row["fence"], row["token"]) for row in rows}
@@ -115,35 +124,36 @@ class Settlement(Service):
         middle = len(reports) // 2
         return await self._complete(reports[:middle]) | await self._complete(reports[middle:])
 
-    async def _settle_slowly(self, reports: Sequence[Report], *, wait_for_locks: bool) -> None:
+    async def _settle_slowly(self, reports: Sequence[Report], *, wait_for_locks: bool) -> int:
         try:
             settled = await retry_conflicts(lambda: self._transact(reports, wait_for_locks=wait_for_locks))
         except Unavailable:
             raise
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, OrqestraError) as error:
-            await self._isolate(reports, error, wait_for_locks=wait_for_locks)
-            return
+            return await self._isolate(reports, error, wait_for_locks=wait_for_locks)
         for outbox_id, entries in settled.hints:
             self._relay.hand_over(outbox_id, entries)
         # Of a sweep nobody is told: the session is closed, and its worker asks with its next Hello.
         if wait_for_locks:
             self._answer(reports, settled.verdicts)
         self._changed(settled.changed)
+        return len(settled.changed)
 
-    async def _isolate(self, reports: Sequence[Report], error: Exception, *, wait_for_locks: bool) -> None:
+    async def _isolate(self, reports: Sequence[Report], error: Exception, *, wait_for_locks: bool) -> int:
         """Find the one report that cannot be settled, so that it stands in nobody's way."""
         if len(reports) > 1:
             middle = len(reports) // 2
-            await self._settle_slowly(reports[:middle], wait_for_locks=wait_for_locks)
-            await self._settle_slowly(reports[middle:], wait_for_locks=wait_for_locks)
-        elif isinstance(error, asyncpg.PostgresError) and reports[0].reason is not Reason.RESULT_REJECTED:
+            changed = await self._settle_slowly(reports[:middle], wait_for_locks=wait_for_locks)
+            return changed + await self._settle_slowly(reports[middle:], wait_for_locks=wait_for_locks)
+        if isinstance(error, asyncpg.PostgresError) and reports[0].reason is not Reason.RESULT_REJECTED:
+            self._repairs.count(Repair.RESULT_REJECTED)
             log.error("result rejected", job=reports[0].attempt.job_id, error=str(error))
-            await self._settle_slowly([_rejected(reports[0], error)], wait_for_locks=wait_for_locks)
-        else:
-            # Not the report is at fault but what stands behind it, as a run of a newer version. Another
-            # server may be able to settle it: its worker sends it again there.
-            log.error("report cannot be settled here", job=reports[0].attempt.job_id, error=str(error))
-            self._sessions.end(reports[0].session_id, reason=f"a result cannot be settled here: {error}")
+            return await self._settle_slowly([_rejected(reports[0], error)], wait_for_locks=wait_for_locks)
+        # Not the report is at fault but what stands behind it, as a run of a newer version. Another
+        # server may be able to settle it: its worker sends it again there.
+        log.error("report cannot be settled here", job=reports[0].attempt.job_id, error=str(error))
+        self._sessions.end(reports[0].session_id, reason=f"a result cannot be settled here: {error}")
+        return 0
 
     async def _transact(self, reports: Sequence[Report], *, wait_for_locks: bool) -> Settled:
         async with self._database.transaction() as statements:

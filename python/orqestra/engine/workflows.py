@@ -1,7 +1,6 @@
 """Workflows: starts runs from the catalog. What follows a step is decided in `store/settling.py`."""
 
 import asyncio
-from typing import Final
 
 import orjson
 
@@ -11,10 +10,8 @@ from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
 from orqestra.model.errors import MaybeStored, OutcomeUnknown
 from orqestra.model.workflow import Definition, first_steps
-from orqestra.store.database import retry_conflicts
+from orqestra.store.database import retry_conflicts, until_known
 from orqestra.store.submitting import PlacedJob, Stored, submit_jobs
-
-TRIES: Final = 3
 
 
 class Workflows:
@@ -37,17 +34,24 @@ class Workflows:
         definition = await asyncio.to_thread(self._catalog.get, name)
         for step in definition.steps:
             await self._lanes.find(step.job())
-        for _ in range(TRIES):
-            try:
-                run_id, stored = await retry_conflicts(lambda: self._store(definition, key))
-            except OutcomeUnknown as error:
-                if key is None:
-                    raise MaybeStored(f"{error}; the run may have been stored") from error
-                continue
-            for row in stored.hints if stored is not None else ():
+        run_id, stored = await self._store_until_known(definition, key)
+        if stored is None:
+            # The run is there already; if it is the commit of this very call, its hints were not handed over.
+            self._relay.look_for_own()
+        else:
+            for row in stored.hints:
                 self._relay.hand_over(*row)
-            return run_id
-        raise MaybeStored(f"run of {name} with key {key!r}: try again, the key makes that safe")
+        return run_id
+
+    async def _store_until_known(self, definition: Definition, key: str | None) -> tuple[int, Stored | None]:
+        try:
+            if key is not None:
+                return await until_known(lambda: self._store(definition, key))
+            return await retry_conflicts(lambda: self._store(definition, key))
+        except OutcomeUnknown as error:
+            self._relay.look_for_own()
+            again = "look before you trigger it again" if key is None else "with its key it is safe to trigger it again"
+            raise MaybeStored(f"{error}; the run of {definition.name} may have been stored: {again}") from error
 
     async def _store(self, definition: Definition, key: str | None) -> tuple[int, Stored | None]:
         jobs = [(step, step.job()) for step in first_steps(definition)]

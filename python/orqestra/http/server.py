@@ -1,4 +1,4 @@
-"""`/livez` and `/readyz`, served by uvicorn in the loop of the server."""
+"""`/livez`, `/readyz` and `/metrics`, served by uvicorn in the loop of the server."""
 
 import asyncio
 import socket
@@ -10,9 +10,10 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from orqestra.http.metrics import CONTENT_TYPE, Metrics
 from orqestra.model.errors import BadSettings
 
 OK: Final = 200
@@ -28,11 +29,16 @@ class Readiness:
 
 
 class HttpServer:
-    """Listens and answers health checks."""
+    """Listens and answers health checks and scrapes."""
 
-    def __init__(self, readiness: Callable[[], Readiness]) -> None:
+    def __init__(self, readiness: Callable[[], Readiness], metrics: Metrics) -> None:
         self._readiness = readiness
-        routes = [Route("/livez", self._livez), Route("/readyz", self._readyz)]
+        self._metrics = metrics
+        routes = [
+            Route("/livez", self._livez),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._scrape),
+        ]
         config = uvicorn.Config(
             Starlette(routes=routes), log_config=None, access_log=False, lifespan="off", timeout_keep_alive=5
         )
@@ -67,6 +73,9 @@ class HttpServer:
             {"ready": readiness.ready, "parts": dict(readiness.parts)},
             status_code=OK if readiness.ready else UNAVAILABLE,
         )
+
+    async def _scrape(self, _request: Request) -> Response:
+        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
 
 class _Uvicorn(uvicorn.Server):

@@ -18,7 +18,12 @@ FORGOTTEN_MS: Final = 2000
 # A little less than the second between two audits of one server.
 AUDIT_MS: Final = 900
 AUDIT_ADDS: Final = 100
+# A chunk follows the other within milliseconds; for so long a server that died keeps others from a lane.
+FILLING_MS: Final = 1000
 SUBSCRIBE_WAIT_SECONDS: Final = 0.2
+# Together a million hints, about 100 MB, whatever waits in Postgres and in however many lanes.
+READY_HINTS: Final = 750_000
+DELAYED_HINTS: Final = 250_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,32 +62,41 @@ Message = Wake | Cancelled | Changed
 
 
 class Hints:
-    """One namespace of hints. Every method raises HintsUnavailable when Redis does not serve."""
+    """One namespace of hints. Every method raises HintsUnavailable when Redis does not serve.
+
+    `window` is how many hints a lane holds at most.
+    """
 
     def __init__(self, redis: Redis, *, namespace: str, boot_id: str, window: int) -> None:
         self._redis = redis
         self._boot_id = boot_id
-        self._window = window
+        self._most = window
+        self.window = min(window, READY_HINTS)
         self._prefix = f"{{{namespace}}}:"
         self._keys = [f"{self._prefix}epoch"]
         self._scripts = {name: self._load(name) for name in _SCRIPTS}
 
+    def share(self, lanes: int) -> None:
+        """Divide what Redis may hold among so many lanes."""
+        self.window = max(1, min(self._most, READY_HINTS // max(1, lanes)))
+
     async def push(self, push: Push, now_ms: int) -> bool:
         """Add hints to their lanes. False: the epoch is missing and nothing was done."""
         arguments = [
-            self._window,
+            self.window,
             now_ms + HORIZON_MS,
             _generation(),
             push.ready,
             push.delayed,
             self._boot_id,
+            DELAYED_HINTS,
         ]
         return bool(await self._run("push", arguments) == 1)
 
     async def take(self, number: int, now_ms: int, *, done: Iterable[int], demands: Sequence[Demand]) -> Take | None:
         """Take hints for each demand; the same number again gives the same. None: the epoch is missing."""
         fields = " ".join(self._field(take) for take in done)
-        arguments: list[Any] = [self._field(number), now_ms, fields, max(1, self._window // 4), PROMOTE_HINTS]
+        arguments: list[Any] = [self._field(number), now_ms, fields, max(1, self.window // 4), PROMOTE_HINTS]
         for demand in demands:
             arguments += [demand.budget, demand.lanes]
         status, *reply = await self._run("take", arguments)
@@ -93,8 +107,13 @@ class Hints:
         packed = "".join(f"{lane:08x}" for lane in lanes)
         await self._run("mark", [_generation(), int(set_epoch), packed])
 
+    async def trim(self, lanes: Iterable[int]) -> int:
+        """Cut lanes down to the window as it is now; returns how many hints were cut."""
+        packed = "".join(f"{lane:08x}" for lane in lanes)
+        return int(await self._run("trim", [self.window, _generation(), packed]))
+
     async def begin_refill(self, lane: int, name: str) -> bool:
-        """Announce a refill of a partial lane, before Postgres is read. False: it is not partial."""
+        """Announce a refill of a partial lane, before Postgres is read. False: it is whole or being refilled."""
         return await self._refill(lane, name, "begin", b"")
 
     async def add_refill(self, lane: int, name: str, hints: bytes) -> bool:
@@ -160,7 +179,7 @@ class Hints:
                 yield None if raw is None else self._read_message(raw)
 
     async def _refill(self, lane: int, name: str, phase: str, hints: bytes) -> bool:
-        arguments = [f"{lane:08x}", name, phase, hints, self._window, self._boot_id]
+        arguments = [f"{lane:08x}", name, phase, hints, self.window, self._boot_id, FILLING_MS, _generation()]
         return bool(await self._run("refill", arguments) == 1)
 
     def _read_message(self, raw: dict[str, Any]) -> Message | None:
@@ -187,7 +206,7 @@ class Hints:
             return await self._scripts[name](keys=self._keys, args=[self._prefix, *arguments])
 
 
-_SCRIPTS: Final = ("push", "take", "mark", "refill", "recover", "audit", "forget")
+_SCRIPTS: Final = ("push", "take", "mark", "refill", "recover", "audit", "forget", "trim")
 
 
 def _read_take(reply: list[Any]) -> Take:

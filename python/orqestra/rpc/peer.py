@@ -73,6 +73,10 @@ class StreamPeer:
         cancel = worker_pb2.Cancel(attempts=map(_ref, attempts))
         self._queue(worker_pb2.ServerMessage(cancel=cancel))
 
+    def list_held(self, seq: int) -> None:
+        """Queue the question what the worker holds, behind all that was assigned before it."""
+        self._queue(worker_pb2.ServerMessage(list_held=worker_pb2.ListHeld(seq=seq)))
+
     def follow(self, attempt: AttemptRef, *, stop: bool) -> None:
         """Queue the wish for live output."""
         follow = worker_pb2.Follow(attempt=_ref(attempt), stop=stop)

@@ -1,5 +1,6 @@
 """What workers report, from protobuf to checked values."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from orqestra.model import limits
@@ -46,6 +47,16 @@ def returned(session_id: int, message: worker_pb2.AssignNack) -> list[Report]:
         )
         for attempt in message.attempts
     ]
+
+
+def held(attempts: Iterable[worker_pb2.HeldAttempt]) -> tuple[tuple[AttemptRef, ...], tuple[AttemptRef, ...]]:
+    """Return what a worker holds: what waits or runs there, and what has ended there."""
+    waits_or_runs: list[AttemptRef] = []
+    ended: list[AttemptRef] = []
+    for each in attempts:
+        has_ended = each.phase == worker_pb2.HeldAttempt.PHASE_FINISHED
+        (ended if has_ended else waits_or_runs).append(attempt_ref(each.attempt))
+    return tuple(waits_or_runs), tuple(ended)
 
 
 def piece(session_id: int, message: worker_pb2.StoreOutput) -> OutputPiece:

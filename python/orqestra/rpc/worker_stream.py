@@ -6,9 +6,10 @@ from uuid import UUID
 
 import grpc
 
-from orqestra.clock import Clock
 from orqestra.engine.dispatcher import Dispatcher
+from orqestra.engine.inventory import Inventory
 from orqestra.engine.outputs import LiveChunk, Outputs
+from orqestra.engine.repairs import Repair
 from orqestra.engine.sessions import Greeting, Session, Sessions
 from orqestra.engine.settlement import Settlement
 from orqestra.failpoint import Point, reached
@@ -31,13 +32,20 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
     """The stream that worker.proto describes. docs/protocol.md has the rules."""
 
     def __init__(
-        self, *, clock: Clock, sessions: Sessions, dispatcher: Dispatcher, settlement: Settlement, outputs: Outputs
+        self,
+        *,
+        sessions: Sessions,
+        dispatcher: Dispatcher,
+        settlement: Settlement,
+        outputs: Outputs,
+        inventory: Inventory,
     ) -> None:
-        self._clock = clock
+        self._clock = dispatcher.clock
         self._sessions = sessions
         self._dispatcher = dispatcher
         self._settlement = settlement
         self._outputs = outputs
+        self._inventory = inventory
 
     async def Work(self, _requests: Any, context: Context) -> None:
         async with as_status(context):
@@ -117,7 +125,8 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
                 chunk = LiveChunk(fence=live.fence, stream=live.stream, offset=live.offset, data=live.data)
                 self._outputs.live(live.job_id, chunk)
             case "held":
-                return
+                held, finished = results.held(message.held.held)
+                self._inventory.answered(session, message.held.seq, held, finished)
             case other:
                 raise InvalidInput("message", f"{other or 'an unknown message'} is not allowed here")
 
@@ -127,7 +136,7 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             await asyncio.wait([writer], timeout=LOOK_SECONDS)
             late = peer.overdue()
             if late is not None:
-                self._sessions.end(session.id, reason=late)
+                self._sessions.end(session.id, reason=late, repair=Repair.WORKER_STUCK)
         if writer.done():
             writer.result()
 
@@ -171,7 +180,7 @@ def _greeting(message: worker_pb2.WorkerMessage) -> Greeting:
     check_text("hello.name", hello.name, limits.NAME_CHARS)
     for queue in hello.queues:
         check_name("hello.queues", queue)
-    finished = worker_pb2.HeldAttempt.PHASE_FINISHED
+    held, finished = results.held(hello.held)
     return Greeting(
         worker_id=_uuid("hello.worker_id", hello.worker_id),
         incarnation=_uuid("hello.incarnation", hello.incarnation),
@@ -180,8 +189,8 @@ def _greeting(message: worker_pb2.WorkerMessage) -> Greeting:
         slots=hello.slots,
         queues=tuple(hello.queues),
         labels=label_list(hello.labels, "hello.labels"),
-        held=tuple(results.attempt_ref(each.attempt) for each in hello.held if each.phase != finished),
-        finished=tuple(results.attempt_ref(each.attempt) for each in hello.held if each.phase == finished),
+        held=held,
+        finished=finished,
     )
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import orjson
 
 from orqestra._dispatch import backoff, outbox
-from orqestra.failpoint import Point, reached
 from orqestra.model.decision import Backoff, Budget, Decision, Outcome, decide
 from orqestra.model.job import JobSpec
 from orqestra.model.lifecycle import TERMINAL, WAITING, RunState, State
@@ -130,7 +129,6 @@ class Settling:
         if jobs:
             stored = await submit_jobs(self._statements, jobs, server_id=self._server_id)
             self._settled.hints.extend(stored.hints)
-            reached(Point.ADVANCED)
 
     async def _judge(self, reports: Sequence[Report], jobs: Mapping[int, Row]) -> dict[int, Verdict]:
         """Say why reports do not fit their rows, in the order of docs/protocol.md."""

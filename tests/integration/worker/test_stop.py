@@ -144,7 +144,7 @@ async def test_a_worker_without_a_server_says_so_and_ends_when_told(tmp_path: Pa
         (("--label", "zone"), "--label"),
         (("--label", "zone=a b"), "--label"),
         (("--drain-seconds", "-1"), "--drain-seconds"),
-        (("--server", "nowhere"), "GRPC_ADDR"),
+        (("--server", "nowhere"), "ORQESTRA_SERVERS"),
     ],
 )
 async def test_bad_options_are_refused_by_name(

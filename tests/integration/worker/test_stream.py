@@ -60,8 +60,9 @@ async def test_nothing_is_started_once_the_lease_may_be_over(peer: Peer, tmp_pat
     assert not proof.exists()
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["and its stream was ended", "and its stream is still there"])
 async def test_a_worker_that_was_stopped_starts_nothing_before_it_has_asked(
-    peer: Peer, tmp_path: Path, gate: Fifo
+    peer: Peer, tmp_path: Path, gate: Fifo, *, ends: bool
 ) -> None:
     proof = tmp_path / "proof"
     async with worker_process(peer, "--slots", "1", "--state-dir", str(tmp_path)) as process:
@@ -69,10 +70,12 @@ async def test_a_worker_that_was_stopped_starts_nothing_before_it_has_asked(
         waiting = shell(2, f"touch {proof}")
         await first.assign(shell(1, f"read _ < {gate}"), waiting)
         await first.receive("assign_ack")
+        first.answers_beats = False
         process.send_signal(signal.SIGSTOP)
         gate.release()
         await asyncio.sleep(1.2)  # longer than the lease: the server has given the job to another worker
-        first.end()
+        if ends:
+            first.end()
         process.send_signal(signal.SIGCONT)
 
         second = await peer.session()
@@ -119,3 +122,28 @@ async def test_a_worker_waits_for_a_server_that_is_not_there_yet(peer: Peer, tmp
         result = await session.result(1)
 
     assert result.ok
+
+
+async def test_the_next_server_is_tried_when_a_stream_ends(peer: Peer, tmp_path: Path) -> None:
+    # given a worker that may work for two servers, and begins with either
+    async with Peer.serving() as other, working(peer, tmp_path, addresses=(peer.address, other.address)):
+        both = {asyncio.create_task(each.session()) for each in (peer, other)}
+        [first], [second] = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        session = first.result()
+        hello = await session.welcome()
+
+        # when the stream ends
+        session.end()
+
+        # then it comes to the other one, as the same worker
+        again = await (await second).welcome()
+
+    assert again.worker_id == hello.worker_id
+    assert again.number == hello.number + 1
+
+
+async def test_a_server_that_is_not_there_is_passed_over(peer: Peer, tmp_path: Path) -> None:
+    nobody = "127.0.0.1:1"
+    async with working(peer, tmp_path, addresses=(nobody, peer.address, nobody)):
+        session = await peer.session()
+        await session.welcome()

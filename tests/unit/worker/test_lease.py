@@ -1,5 +1,7 @@
 """How long a worker may believe that its jobs are its own."""
 
+import pytest
+
 from orqestra.worker.lease import Lease
 
 
@@ -32,6 +34,15 @@ def test_only_news_keep_the_stream() -> None:
     assert not lease.covered(9, 106.0)
     assert lease.seconds_until_silent(106.0) == 4.0
     assert lease.seconds_until_silent(111.0) == 0.0
+
+
+@pytest.mark.parametrize(("lease_seconds", "patience_seconds"), [(1.2, 0.8), (3.0, 2.0), (4.0, 2.0), (15.0, 7.5)])
+def test_a_short_lease_waits_for_a_second_renewal_and_leaves_time_to_go_elsewhere(
+    lease_seconds: float, patience_seconds: float
+) -> None:
+    lease = Lease(lease_seconds, hello_sent_at=0.0, now=0.0)
+
+    assert lease.seconds_until_silent(0.0) == pytest.approx(patience_seconds)
 
 
 def test_an_answer_that_was_read_late_renews_nothing() -> None:

@@ -9,6 +9,7 @@
 -- ARGV[5]  ready hints, 25 bytes each (lane 8 hex, score 1 digit, id 16 hex), grouped by lane
 -- ARGV[6]  delayed hints, 38 bytes each (due 13 digits, then the hint)
 -- ARGV[7]  who pushes: stands before the lanes in the wake message
+-- ARGV[8]  how many delayed hints Redis holds at most: those that are due soonest
 -- Returns  1, or 0 if the epoch is missing: nothing was done, all lanes must be marked first
 
 if redis.call('EXISTS', KEYS[1]) == 0 then
@@ -76,6 +77,7 @@ for i = 1, #delayed, 38 do
 end
 if #later > 0 then
   redis.call('ZADD', prefix .. 'delayed', unpack(later))
+  redis.call('ZREMRANGEBYRANK', prefix .. 'delayed', ARGV[8], -1)
 end
 
 if #woken > 0 then

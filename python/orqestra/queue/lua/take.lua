@@ -6,7 +6,7 @@
 --   delayed          ZSET. score = due time in ms, member = hint (lane 8 hex, score 1 digit, id 16 hex).
 --   processing       HASH. "<server>:<number of take>" -> "<ms of TIME>|<hints of profile 1>|<of profile 2> ..."
 --   partial          HASH. lane (8 hex) -> generation: Postgres holds more of this lane than Redis.
---   filling:<lane>   string with a lifetime: "<name> <generation>" of the refill of a partial lane.
+--   filling:<lane>   string with a lifetime: "<name> <generation>" of the refill of a partial lane, one at a time.
 --   audit            string with a lifetime: which server audits in this second.
 -- Channels: wake "<server> <lanes>", cancel "<ids>", changed "<ids>".
 --

@@ -77,6 +77,15 @@ WHERE j.id = l.id AND l.bytes_before < :batch_bytes
 RETURNING j.session_id, j.id, j.fence, j.token, j.type, j.payload, j.attempt, j.timeout_ms, j.grace_ms,
           j.run_id, j.step_key, j.previous_job_id;
 
+-- name: find_claimed
+-- What a claim whose answer was lost has claimed, by its tokens, as it would have answered. To be asked
+-- when its backend is gone.
+SELECT j.session_id, j.id, j.fence, j.token, j.type, j.payload, j.attempt, j.timeout_ms, j.grace_ms,
+       j.run_id, j.step_key, j.previous_job_id
+FROM unnest(:ids::bigint[], :session_ids::bigint[], :tokens::bigint[]) AS w(id, session_id, token)
+JOIN jobs j ON j.id = w.id
+WHERE CASE WHEN (j.state, j.session_id, j.token) = (:running::text, w.session_id, w.token) THEN true ELSE false END;
+
 -- name: look_at
 -- What became of hints that were not claimed: only the waiting ones are of interest.
 SELECT id, lane_id, priority,
@@ -253,11 +262,13 @@ SET state = 'pending', available_at = clock_timestamp(), delayed = false, cancel
     exit_code = NULL, exit_signal = NULL, reason = NULL, error = NULL, stdout = NULL, stderr = NULL,
     stdout_bytes = NULL, stderr_bytes = NULL, truncated = NULL, usage_us = NULL
 WHERE id = :id AND state = ANY(:retryable::text[])
-RETURNING id, lane_id, priority;
+RETURNING id, lane_id, priority, fence;
 
 -- name: list_cancels
--- What must still be told to the workers of these sessions.
-SELECT session_id, id, fence, token FROM jobs
+-- What must still be told to the workers of these sessions, and whether it was asked for a while ago.
+SELECT session_id, id, fence, token,
+       cancel_requested_at < clock_timestamp() - :late_ms::bigint * interval '1 millisecond' AS late
+FROM jobs
 WHERE state = 'running' AND session_id = ANY(:session_ids::bigint[]) AND cancel_requested_at IS NOT NULL;
 
 -- name: read_previous_output

@@ -9,6 +9,10 @@ SELECT id, entries FROM outbox
 WHERE created_at < clock_timestamp() - :older_ms::bigint * interval '1 millisecond'
 ORDER BY id LIMIT :at_most;
 
+-- name: take_own_outbox
+-- Rows of one server, however young: one whose commit had no answer is among them.
+SELECT id, entries FROM outbox WHERE server_id = :server_id ORDER BY id LIMIT :at_most;
+
 -- name: delete_outbox
 DELETE FROM outbox WHERE id = ANY(:ids::bigint[]);
 

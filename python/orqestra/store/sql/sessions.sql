@@ -84,6 +84,11 @@ CROSS JOIN LATERAL (
 WHERE s.closed_at IS NOT NULL
 LIMIT :at_most;
 
+-- name: list_running
+-- What runs on these sessions.
+SELECT id, fence, token, session_id FROM jobs
+WHERE session_id = ANY(:session_ids::bigint[]) AND state = 'running';
+
 -- name: delete_sessions
 -- Closed for a day, and no running job names them.
 DELETE FROM sessions s

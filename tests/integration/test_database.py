@@ -1,0 +1,158 @@
+"""Connections to Postgres: how they are set up, how they end, and what is known of their backends."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from orqestra.model.errors import OutcomeUnknown, StorageUnavailable
+from orqestra.store.backends import end_backend
+from orqestra.store.database import Backend, Database, until_known
+from tests.support.engine import Engine, engine_on
+from tests.support.lossy_postgres import LossyPostgres
+from tests.support.server import Sql
+
+
+async def backend_of(database: Database) -> Backend:
+    async with database.connection() as statements:
+        assert statements.backend is not None
+        return statements.backend
+
+
+async def runs(sql: Sql, backend: Backend) -> bool:
+    return bool(await sql.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", backend.pid))
+
+
+async def test_a_transaction_that_is_forgotten_does_not_hold_its_locks_for_ever(database: str) -> None:
+    async with engine_on(database) as engine:
+        [row] = await engine.sql("SHOW idle_in_transaction_session_timeout")
+
+    assert row[0] == "10s"
+
+
+async def test_a_cancel_while_a_transaction_begins_stays_a_cancel(lossy: LossyPostgres) -> None:
+    async with engine_on(lossy.url) as engine:
+        await backend_of(engine.database)
+        lossy.hold("BEGIN")
+        task = asyncio.create_task(_transact(engine))
+        await lossy.held.wait()
+
+        task.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "read_clock"])
+async def test_what_is_cut_before_its_commit_has_stored_nothing(lossy: LossyPostgres, statement: str) -> None:
+    async with engine_on(lossy.url) as engine:
+        lossy.lose(statement, after_commit=True)
+        with pytest.raises(StorageUnavailable):
+            await _transact(engine)
+
+        lossy.lose("COMMIT", after_commit=True)
+        with pytest.raises(OutcomeUnknown):
+            await _transact(engine)
+
+
+async def _transact(engine: Engine) -> None:
+    async with engine.database.transaction() as statements:
+        await statements.fetch("read_clock")
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+async def test_an_idle_connection_that_was_ended_is_replaced_before_anything_is_sent(
+    lossy: LossyPostgres, sql: Sql, *, in_transaction: bool
+) -> None:
+    """Between the reason and the end of a connection there is a moment; here it lasts."""
+    async with engine_on(lossy.url) as engine:
+        run = _transact if in_transaction else _read
+        await end_and_linger(lossy, sql, await backend_of(engine.database))
+
+        with pytest.raises(StorageUnavailable):
+            await run(engine)
+
+        await run(engine)
+
+
+async def end_and_linger(lossy: LossyPostgres, sql: Sql, backend: Backend) -> None:
+    """End a backend, and return once its client has read that it was, but not yet that it is gone."""
+    lossy.lingers = True
+    await sql.execute("SELECT pg_terminate_backend($1)", backend.pid)
+    await lossy.lingering.wait()
+    # A round trip on another connection: what was on its way to the client is there.
+    await sql.fetchval("SELECT 1")
+
+
+async def _read(engine: Engine) -> None:
+    await engine.database.fetch("read_clock")
+
+
+async def test_a_read_that_is_cut_off_is_read_again_at_once(lossy: LossyPostgres) -> None:
+    async with engine_on(lossy.url) as engine:
+        lossy.lose("read_clock", after_commit=False)
+
+        assert len(await engine.database.insist("read_clock")) == 1
+        assert lossy.cuts == 1
+
+
+async def test_what_is_unknown_stays_unknown_though_the_next_try_stored_nothing(lossy: LossyPostgres) -> None:
+    """ "Nothing was stored" is true of the second try and would be taken for all of it."""
+    tries: list[int] = []
+
+    async def attempt() -> int:
+        tries.append(1)
+        match len(tries):
+            case 1:
+                raise OutcomeUnknown("lost")
+            case 2:
+                raise StorageUnavailable("away") from TimeoutError()
+            case 3:
+                return 3
+            case _:
+                raise StorageUnavailable("away") from TimeoutError()
+
+    assert await until_known(attempt) == 3
+    with pytest.raises(StorageUnavailable):
+        await until_known(attempt)
+
+
+# Ending backends
+
+
+async def test_a_backend_is_known_by_its_pid_and_its_start(database: str, sql: Sql) -> None:
+    async with engine_on(database) as engine:
+        backend = await backend_of(engine.database)
+
+        started_at = await sql.fetchval("SELECT backend_start FROM pg_stat_activity WHERE pid = $1", backend.pid)
+
+    assert backend.started_at == started_at
+
+
+async def test_a_backend_that_is_ended_is_gone_and_the_next_connection_has_another(database: str, sql: Sql) -> None:
+    async with engine_on(database) as engine:
+        backend = await backend_of(engine.database)
+
+        assert await end_backend(engine.database, backend)
+
+        assert not await runs(sql, backend)
+        assert await backend_of(engine.database) != backend
+
+
+async def test_a_backend_that_was_gone_before_is_gone(database: str) -> None:
+    async with engine_on(database) as engine:
+        backend = await backend_of(engine.database)
+        await end_backend(engine.database, backend)
+
+        assert await end_backend(engine.database, backend)
+
+
+async def test_another_backend_that_got_the_pid_is_left_alone(database: str, sql: Sql) -> None:
+    async with engine_on(database) as engine:
+        innocent = await backend_of(engine.database)
+        former = replace(innocent, started_at=innocent.started_at - timedelta(minutes=1))
+
+        assert await end_backend(engine.database, former)
+
+        assert await runs(sql, innocent)

@@ -1,0 +1,42 @@
+"""Leases are renewed whatever else is locked, and their connection has no state that outlives a fault."""
+
+import asyncio
+
+import pytest
+
+from tests.support.engine import Engine, Worker
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def expires(engine: Engine, worker: Worker) -> float:
+    """Return when the lease of a worker is over."""
+    [row] = await engine.sql(
+        "SELECT extract(epoch FROM lease_expires_at)::float8 AS at FROM sessions WHERE id = $1", worker.session_id
+    )
+    return float(row["at"])
+
+
+async def test_a_session_row_in_other_hands_does_not_hold_up_the_other_leases(engine: Engine) -> None:
+    locked, free = await engine.connect(), await engine.connect()
+    before = await expires(engine, free)
+
+    async with engine.database._pool.acquire() as connection, connection.transaction(), asyncio.timeout(5):
+        await connection.execute("SELECT FROM sessions WHERE id = $1 FOR UPDATE", locked.session_id)
+        await engine.leases.run_once()
+
+    assert await expires(engine, free) > before
+    assert (len(locked.peer.beats), len(free.peer.beats)) == (0, 1)
+
+
+async def test_what_could_not_be_renewed_is_renewed_the_next_time_beat_or_no_beat(engine: Engine) -> None:
+    worker = await engine.connect()
+    before = await expires(engine, worker)
+    async with engine.database._pool.acquire() as connection, connection.transaction(), asyncio.timeout(5):
+        await connection.execute("SELECT FROM sessions WHERE id = $1 FOR UPDATE", worker.session_id)
+        await engine.leases.run_once()
+
+    await engine.leases.run_once()
+
+    assert await expires(engine, worker) > before
+    assert len(worker.peer.beats) == 1
