@@ -168,6 +168,10 @@ def _parse_path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def _parse_addresses(text: str) -> tuple[Address, ...]:
+    return tuple(parse_address(part.strip()) for part in text.split(","))
+
+
 def _parse_names(text: str) -> tuple[str, ...]:
     names = tuple(stripped for name in text.split(",") if (stripped := name.strip()))
     if all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) for name in names):
@@ -180,6 +184,7 @@ def _parse_switch(text: str) -> bool:
 
 
 ADDRESS: Final = Kind(allowed="HOST:PORT or :PORT, an IPv6 host in brackets", parse=parse_address)
+ADDRESSES: Final = Kind(allowed="HOST:PORT, or several with commas between them", parse=_parse_addresses)
 DATABASE: Final = Kind(
     allowed="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or ?host=/FOLDER for a Unix socket",
     parse=_parse_database,

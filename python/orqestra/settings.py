@@ -12,11 +12,13 @@ from typing import Any, Final, Self
 
 from dotenv import dotenv_values
 
+from orqestra import setting_defaults
 from orqestra.log import FORMATS, LEVELS
 from orqestra.model.errors import BadSettings
 from orqestra.model.limits import SLOTS_MAX
 from orqestra.setting_kinds import (
     ADDRESS,
+    ADDRESSES,
     DATABASE,
     FOLDER,
     NAMES,
@@ -35,10 +37,7 @@ from orqestra.setting_kinds import (
 )
 
 DOTENV: Final = Path(".env")
-SLOTS_PER_CPU: Final = 4
 HOUR_SECONDS: Final = 3600
-WORKFLOWS: Final = "workflows"
-EXAMPLES: Final = Path(__file__).parent / "workflows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +55,6 @@ class Variable:
     """Stands in the documentation where the default depends on the machine."""
     show: Callable[[str], str] = repr
     """How a refused value appears in the message; secrets do not."""
-
-
-def _slots(_environ: Mapping[str, str]) -> str:
-    """Return four times the CPUs that this process may use, which may be fewer than the machine has."""
-    return str(min(SLOTS_PER_CPU * len(os.sched_getaffinity(0)), SLOTS_MAX))
-
-
-def _state_dir(environ: Mapping[str, str]) -> str:
-    """Return the XDG folder for state. A temporary one would lose the worker's identity at a reboot."""
-    base = environ.get("XDG_STATE_HOME", "")
-    return os.path.join(base if base.startswith("/") else "~/.local/state", "orqestra")
-
-
-def _workflows_dir(_environ: Mapping[str, str]) -> str:
-    """Return the folder `workflows` beside us, else the one that comes with the package."""
-    return WORKFLOWS if os.path.isdir(WORKFLOWS) else str(EXAMPLES)
 
 
 def _read_from(**declaration: Any) -> dict[str, Variable]:
@@ -107,7 +90,8 @@ class Settings:
             name="REDIS_ADDR",
             kind=REDIS,
             default="localhost:6379",
-            why="Redis or Valkey, for the server; its usual port.",
+            why="Redis or Valkey, for the server; its usual port. Without it a server starts and works, but slower, "
+            "and says so.",
         )
     )
     redis_password: str = field(
@@ -144,16 +128,27 @@ class Settings:
             default="100000",
             unit="hints per lane",
             why="How many waiting jobs of a lane Redis knows of at most; the rest is refilled from "
-            "Postgres. 100,000 last some seconds at full speed and take about 10 MB.",
+            "Postgres. 100,000 last some seconds at full speed and take about 10 MB. It is less where so many "
+            "lanes share a million.",
         )
     )
     grpc_address: Address = field(
         metadata=_read_from(
             name="GRPC_ADDR",
             kind=ADDRESS,
-            default="127.0.0.1:50051",
+            default=setting_defaults.GRPC,
             why="Where the server listens and where the worker and the command line connect; with "
             "`:50051` they connect to localhost. Loopback, because who can submit can run commands.",
+        )
+    )
+    servers: tuple[Address, ...] = field(
+        metadata=_read_from(
+            name="ORQESTRA_SERVERS",
+            kind=ADDRESSES,
+            default=setting_defaults.servers,
+            shown_default="GRPC_ADDR",
+            why="The servers that a worker may work for, in any order: it walks on to the next one when a stream "
+            "ends. One is enough where a name or a load balancer stands for all of them.",
         )
     )
     http_address: Address = field(
@@ -161,7 +156,7 @@ class Settings:
             name="HTTP_ADDR",
             kind=ADDRESS,
             default="127.0.0.1:8080",
-            why="Where the server answers `/livez` and `/readyz`; loopback for the same reason.",
+            why="Where the server answers `/livez`, `/readyz` and `/metrics`; loopback for the same reason.",
         )
     )
     insecure: bool = field(
@@ -187,7 +182,7 @@ class Settings:
         metadata=_read_from(
             name="WORKFLOWS_DIR",
             kind=FOLDER,
-            default=_workflows_dir,
+            default=setting_defaults.workflows_dir,
             shown_default="workflows, else the examples of the package",
             why="The folder of the workflow files, seen from where the server is started. Where there is "
             "none, the examples are there to try.",
@@ -199,15 +194,15 @@ class Settings:
             kind=seconds(0, HOUR_SECONDS),
             default="30",
             unit="seconds",
-            why="How long a starting server tries to reach Postgres and Redis. 30 covers services "
-            "that are started together with it, and a wrong address is still soon told.",
+            why="How long a starting server tries to reach Postgres. 30 covers a service that is "
+            "started together with it, and a wrong address is still soon told. Redis is not waited for.",
         )
     )
     worker_slots: int = field(
         metadata=_read_from(
             name="WORKER_COUNT",
             kind=whole(1, SLOTS_MAX),
-            default=_slots,
+            default=setting_defaults.slots,
             shown_default="4 x CPUs",
             unit="slots",
             why="How many jobs a worker runs at once. Most commands wait more than they compute: "
@@ -218,7 +213,7 @@ class Settings:
         metadata=_read_from(
             name="ORQESTRA_STATE_DIR",
             kind=FOLDER,
-            default=_state_dir,
+            default=setting_defaults.state_dir,
             shown_default="$XDG_STATE_HOME/orqestra, else ~/.local/state/orqestra",
             why="Where a worker keeps its identity and unsent results; a folder that a reboot leaves alone.",
         )

@@ -30,7 +30,11 @@ EXIT_SECONDS: Final = 2.0
 )
 @click.option("--label", "labels", multiple=True, type=Pair(), help="What jobs can require; repeat it for more.")
 @click.option("--name", default="", help="Its name for people.  [default: the host's, with a number]")
-@click.option("--server", metavar="HOST:PORT", help="The server to work for; else GRPC_ADDR.")
+@click.option(
+    "--server",
+    metavar="HOST:PORT[,...]",
+    help="The server to work for, or several; else ORQESTRA_SERVERS, else GRPC_ADDR.",
+)
 @click.option("--state-dir", metavar="DIR", help="Where it keeps its identity; else ORQESTRA_STATE_DIR.")
 @click.option(
     "--drain-seconds",
@@ -69,11 +73,11 @@ def worker(
         worker_slots=slots,
         state_dir=state_dir,
         drain_seconds=drain_seconds,
-        grpc_address=server or context.meta.get(SERVER),
+        servers=server or context.meta.get(SERVER),
     )
     log.configure(settings.log_level, settings.log_format)
     options = WorkerOptions(
-        address=settings.grpc_address.dial,
+        addresses=tuple(address.dial for address in settings.servers),
         name=name,
         slots=settings.worker_slots,
         queues=queues,

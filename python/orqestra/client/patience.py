@@ -23,7 +23,7 @@ CALL_SECONDS: Final = 10.0
 CALL_LEAST_SECONDS: Final = 0.05
 # The first repeat should not be felt; many clients together should not burden a server that comes back.
 BACKOFF_FIRST_SECONDS: Final = 0.1
-BACKOFF_LAST_SECONDS: Final = 3.0
+BACKOFF_LAST_SECONDS: Final = 1.5
 _DOUBLINGS: Final = 10
 
 Request = TypeVar("Request")

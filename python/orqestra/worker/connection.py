@@ -55,12 +55,16 @@ class Introduction:
 
 
 class Connection:
-    """Keeps a session with the server at `address` until `close`."""
+    """Keeps a session with one of the servers at `addresses` until `close`.
+
+    They are walked in an order that chance gave to this worker, so that workers spread over them.
+    """
 
     def __init__(
-        self, address: str, introduction: Introduction, identity: Identity, jobs: Jobs, *, clock: Clock
+        self, addresses: Sequence[str], introduction: Introduction, identity: Identity, jobs: Jobs, *, clock: Clock
     ) -> None:
-        self._address = address
+        self._addresses = random.sample(addresses, len(addresses))
+        self._turn = 0
         self._introduction = introduction
         self._identity = identity
         self._jobs = jobs
@@ -78,7 +82,10 @@ class Connection:
                 break
             self._tell(end)
             self._failures = 0 if end.proven else self._failures + 1
-            await self._clock.wait(self._closing, pause_seconds(self._failures, end.retry_after_ms))
+            self._turn += 1
+            # Each of the others is tried before the pause grows.
+            rounds = self._failures // len(self._addresses)
+            await self._clock.wait(self._closing, pause_seconds(rounds, end.retry_after_ms))
 
     def beat_now(self) -> None:
         """Tell the server at once that the slots have changed."""
@@ -90,6 +97,10 @@ class Connection:
         self._closing.set()
         if self._stream is not None:
             self._stream.close()
+
+    @property
+    def _address(self) -> str:
+        return self._addresses[self._turn % len(self._addresses)]
 
     async def _serve(self) -> StreamEnd:
         try:
@@ -139,7 +150,7 @@ class Connection:
             log.warning(
                 "no session with the server, trying again",
                 address=self._address,
-                setting="GRPC_ADDR",
+                setting="ORQESTRA_SERVERS or GRPC_ADDR",
                 reason=end.reason,
             )
 

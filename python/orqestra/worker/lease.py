@@ -10,6 +10,11 @@ from typing import Final
 BEATS_PER_LEASE: Final = 4
 # Of the lease: what the clocks of two machines may differ by while they count it.
 MARGIN: Final = 0.1
+# Servers renew once a second. Of the shortest leases half would not outlast one late renewal: there
+# the silence may last two, but a third of the lease stays to find another server. A stream that is
+# given up too early costs one Hello, a lease that runs out costs the jobs.
+TWO_RENEWALS_SECONDS: Final = 2.0
+SHARE_TO_RECONNECT: Final = 1 / 3
 
 
 class Lease:
@@ -18,7 +23,7 @@ class Lease:
     def __init__(self, lease_seconds: float, hello_sent_at: float, now: float) -> None:
         self.beat_seconds = lease_seconds / BEATS_PER_LEASE
         self._sure_seconds = lease_seconds * (1 - MARGIN)
-        self._patience_seconds = lease_seconds / 2
+        self._patience_seconds = _patience_seconds(lease_seconds)
         self._sure_until = hello_sent_at + self._sure_seconds
         self._silent_at = now + self._patience_seconds
         self._sent: dict[int, float] = {}
@@ -45,6 +50,11 @@ class Lease:
     def seconds_until_silent(self, now: float) -> float:
         """Return how long to wait for the next news before the stream counts as dead; 0 if it does."""
         return max(0.0, self._silent_at - now)
+
+
+def _patience_seconds(lease_seconds: float) -> float:
+    """Return for how long no beat may be covered: half the lease, of short leases somewhat more."""
+    return max(lease_seconds / 2, min(TWO_RENEWALS_SECONDS, lease_seconds * (1 - SHARE_TO_RECONNECT)))
 
 
 def boot_seconds() -> float:

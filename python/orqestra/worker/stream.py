@@ -91,12 +91,12 @@ class Stream:
         while (lease := self._lease) is not None and not self._over.is_set():
             now = boot_seconds()
             if (patience := lease.seconds_until_silent(now)) <= 0:
-                return StreamEnd(kind="SILENT", reason="no beat was acknowledged for half a lease")
+                return StreamEnd(kind="SILENT", reason="no beat was acknowledged for too long")
             if now >= due or self._beat_now.is_set():
                 self._beat_now.clear()
                 number += 1
                 lease.sent(number, now)
-                self._outgoing.beat(Beat(seq=number, slots=self._jobs.offered_slots))
+                self._outgoing.beat(Beat(seq=number, slots=self._jobs.offered_slots, health=self._jobs.health))
                 due = now + lease.beat_seconds
             await self._clock.wait(self._beat_now, min(patience, due - now))
         return StreamEnd(kind="CLOSED", reason="closed by this worker")

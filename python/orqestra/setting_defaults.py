@@ -1,0 +1,34 @@
+"""Defaults of settings that depend on the machine or on other settings: each is found from the environment."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from orqestra.model.limits import SLOTS_MAX
+
+GRPC: Final = "127.0.0.1:50051"
+SLOTS_PER_CPU: Final = 4
+WORKFLOWS: Final = "workflows"
+EXAMPLES: Final = Path(__file__).parent / "workflows"
+
+
+def servers(environ: Mapping[str, str]) -> str:
+    """Return where a single server listens."""
+    return environ.get("GRPC_ADDR") or GRPC
+
+
+def slots(_environ: Mapping[str, str]) -> str:
+    """Return four times the CPUs that this process may use, which may be fewer than the machine has."""
+    return str(min(SLOTS_PER_CPU * len(os.sched_getaffinity(0)), SLOTS_MAX))
+
+
+def state_dir(environ: Mapping[str, str]) -> str:
+    """Return the XDG folder for state. A temporary one would lose the worker's identity at a reboot."""
+    base = environ.get("XDG_STATE_HOME", "")
+    return os.path.join(base if base.startswith("/") else "~/.local/state", "orqestra")
+
+
+def workflows_dir(_environ: Mapping[str, str]) -> str:
+    """Return the folder `workflows` beside us, else the one that comes with the package."""
+    return WORKFLOWS if os.path.isdir(WORKFLOWS) else str(EXAMPLES)
