@@ -12,6 +12,8 @@ PYTEST := $(PYTHON) -m pytest
 # Most tests wait for processes: some files at once, each with services of its own.
 AT_ONCE := --numprocesses 3 --dist loadfile
 COMPOSE := docker compose
+# How long `make chaos-soak` goes on.
+MINUTES := 10
 # The interpreter that .venv is made of: `make setup PYTHON3=python3.13`.
 PYTHON3 := python3
 
@@ -23,7 +25,8 @@ SOURCES := pyproject.toml constraints.txt $(wildcard Cargo.toml Cargo.lock crate
 # The venv first, because pip looks for maturin on the path.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup demo test test-unit test-integration test-property test-e2e test-rust lint check bench \
+.PHONY: help setup demo test test-unit test-integration test-property test-e2e test-chaos test-rust lint check \
+	bench chaos chaos-soak \
 	proto docs server worker dev-server dev-worker migrate-up migrate-down migrate-version migrate-create \
 	docker-up docker-down docker-logs docker-ps clean
 
@@ -46,7 +49,8 @@ demo: setup ## Set up, run a small system in the terminal and watch it work
 	$(PYTHON) -m tools.demo
 
 test: setup test-rust ## Set up and run all tests
-	$(PYTEST) $(AT_ONCE)
+	$(PYTEST) tests/chaos
+	$(PYTEST) $(AT_ONCE) --ignore=tests/chaos
 
 test-unit: setup ## Run the tests that need no service, and those of the house rules
 	$(PYTEST) tests/unit tests/house
@@ -54,11 +58,14 @@ test-unit: setup ## Run the tests that need no service, and those of the house r
 test-integration: setup ## Run the tests on a real Postgres and Redis
 	$(PYTEST) tests/integration
 
-test-property: setup ## Run the tests against oracles and state machines
-	$(PYTEST) tests/property
+test-property: setup ## Run the tests against oracles and state machines, and the model of the protocol
+	$(PYTEST) tests/property tests/model
 
 test-e2e: setup ## Run the tests with real processes
 	$(PYTEST) tests/e2e
+
+test-chaos: setup ## Run a part of the chaos matrix, and the tests of its checker
+	$(PYTEST) tests/chaos
 
 test-rust: ## Run the tests of the Rust crate; they need no Python
 	cargo test --quiet --locked
@@ -80,6 +87,12 @@ bench: setup ## Measure for minutes, keep the figures in benchmarks/results/, wr
 	$(PYTEST) benchmarks --benchmark-enable --timeout=300 --benchmark-json=.benchmarks/raw.json
 	$(PYTHON) tools/benchmark_results.py .benchmarks/raw.json
 	$(PYTHON) tools/benchmark_tables.py
+
+chaos: setup ## Run every cell of the chaos matrix and write docs/reliability.md; CELLS=text for some of them
+	$(PYTHON) -m tests.chaos matrix --document --keep .chaos $(if $(CELLS),--only "$(CELLS)")
+
+chaos-soak: setup ## Strike a cluster at random: make chaos-soak MINUTES=60; HEALTHY=1 strikes never
+	$(PYTHON) -m tests.chaos soak --minutes $(MINUTES) --keep .chaos $(if $(HEALTHY),--healthy)
 
 proto: setup ## Generate the Python code of proto/
 	$(PYTHON) tools/proto.py
