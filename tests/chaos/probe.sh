@@ -1,0 +1,31 @@
+#!/bin/sh
+# The command that jobs of the chaos tests run. It tells what it does to a journal outside of every
+# process that a test may kill: one write to a file opened with O_APPEND, so that lines stay whole.
+#
+#   probe.sh FOLDER            note the start, print "JOB FENCE ATTEMPT", note the end
+#   probe.sh FOLDER sleep S    the same, S seconds in between
+#   probe.sh FOLDER hold NAME  the same, until FOLDER/NAME-FENCE (a fifo) gives a line
+#   probe.sh FOLDER fail CODE  the same, and end with exit code CODE
+#   probe.sh FOLDER bytes N    the same, with N more bytes of output
+#
+# A lock held from start to end shows whether two attempts of a job ran at once.
+
+note() {
+    read -r up _ < /proc/uptime
+    printf '%s %s %s %s %s %s\n' "$1" "$ORQESTRA_JOB_ID" "$ORQESTRA_FENCE" "$ORQESTRA_ATTEMPT" $$ "$up" \
+        >> "$folder/journal"
+}
+
+folder=$1
+note start
+exec 9> "$folder/locks/$ORQESTRA_JOB_ID"
+flock --nonblock 9 || note overlap
+printf '%s %s %s\n' "$ORQESTRA_JOB_ID" "$ORQESTRA_FENCE" "$ORQESTRA_ATTEMPT"
+case $2 in
+    sleep) sleep "$3" 9>&- ;;
+    hold) read -r _ < "$folder/$3-$ORQESTRA_FENCE" ;;
+    bytes) head -c "$3" /dev/zero | tr '\0' x ;;
+esac
+note end
+[ "$2" = fail ] && exit "$3"
+exit 0
