@@ -16,6 +16,8 @@ from tests.chaos.runner import run_cells
 from tests.chaos.soak import healthy, nemesis
 
 COLUMN = 58
+# Of what a cell found broken, so much is printed; all of it is in the JSON.
+SHOWN = 4
 
 
 @click.group()
@@ -92,8 +94,10 @@ def tell(result: CellResult) -> None:
     print(f"{verdict} {name:{COLUMN}} {recovery:14} acked {result.acked}{extra}", flush=True)
     if not result.hit:
         print("     the point was not reached", flush=True)
-    for violation in result.violations:
+    for violation in result.violations[:SHOWN]:
         print(f"     {violation}", flush=True)
+    if len(result.violations) > SHOWN:
+        print(f"     and {len(result.violations) - SHOWN} more", flush=True)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,10 @@ class Cell:
     jobs_per_second: float = JOBS_PER_SECOND
     subset: bool = False
     """It is one of those that every run of the tests has."""
+    alone: bool = False
+    """It takes a cluster of exactly its shape, which is of no use to others afterwards."""
+    judged_by_history: bool = True
+    """False: the act judges by itself, where there is no one history of what was committed."""
 
     @property
     def name(self) -> str:
@@ -94,6 +98,8 @@ class Stage:
     fault_at: float = 0.0
     """Unix seconds, as all times here: Postgres runs on the same machine."""
     recovers_from: float = 0.0
+    over_at: float = 0.0
+    """When nothing was down or bad any more."""
     starts: dict[int, tuple[int, int]] = field(default_factory=dict)
     """How often single jobs may be started."""
     aside: set[int] = field(default_factory=set)

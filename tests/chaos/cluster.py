@@ -27,6 +27,7 @@ from orqestra.embedded.redis import EmbeddedRedis
 from orqestra.setting_kinds import parse_address
 from orqestra.store import migrations
 from tests.chaos.control import Control
+from tests.chaos.disk import put_disk, take_away
 from tests.chaos.history import History
 from tests.chaos.nodes import POLL_SECONDS, Links, Node, Server, Shape, Worker
 from tests.chaos.proxy import Bundle, Proxy, Target
@@ -135,6 +136,7 @@ class Cluster:
         await self.control.close()
         await self.redis.stop()
         await self.postgres.stop()
+        await asyncio.to_thread(take_away, self.postgres.directory)
 
     def leftovers(self) -> list[str]:
         """Return the processes that belong to this cluster and should not be there any more."""
@@ -193,6 +195,8 @@ class Cluster:
             (self.folder / name).mkdir()
         self.journal.touch()
         self._write_workflow()
+        if self.shape.disk_mb:
+            await asyncio.to_thread(put_disk, self.postgres.directory, self.shape.disk_mb)
         await asyncio.gather(self.postgres.start(), self.redis.start(), self.control.open())
         await migrations.up(self.db_url)
         if self.shape.witnessed:

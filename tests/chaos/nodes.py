@@ -35,6 +35,8 @@ class Shape:
     clock_offsets: Mapping[str, float] | None = None
     """Seconds by which processes, by name, mistake the time of day."""
     variables: Mapping[str, str] | None = None
+    disk_mb: int = 0
+    """How large the disk of Postgres is, one of its own; 0: it is that of the machine."""
     witnessed: bool = True
     """Whether the history is kept, the trigger watches and links go through proxies: not where speed is measured."""
 

@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -34,6 +35,8 @@ from tests.support.processes import commands_of
 CELL_SECONDS: Final = 90.0
 SAMPLE_SECONDS: Final = 1.0
 AUDIT_SECONDS: Final = 1.2
+# Of a cell that judges by itself.
+NOTHING: Final = Findings(acked=0, lost=0, unexpected=0, duplicate=0, recovered=0, extra_starts=0, violations=())
 
 
 async def run_cells(
@@ -59,6 +62,7 @@ class Warm:
         self._keep = keep
         self._stack = AsyncExitStack()
         self._cluster: Cluster | None = None
+        self._is_spent = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,11 +76,13 @@ class Warm:
         result = await run_cell(cluster, cell, seed=seed)
         # What it left may be at fault for what the next one finds.
         cluster.failed = not result.ok
+        self._is_spent = cell.alone or cluster.failed
         return result
 
     async def _of_shape(self, shape: Shape) -> Cluster:
-        if self._cluster is None or self._cluster.failed or self._cluster.shape != shape:
+        if self._cluster is None or self._is_spent or self._cluster.shape != shape:
             await self._stack.aclose()
+            self._is_spent = False
             self._cluster = await self._stack.enter_async_context(running_cluster(shape, self._keep))
         return self._cluster
 
@@ -122,6 +128,7 @@ async def run_cell(cluster: Cluster, cell: Cell, *, seed: int, seconds: float = 
                 async with stage.background():
                     await cell.act(stage)
                 await cluster.heal()
+                stage.over_at = time.time()
                 await stage.drained()
         except (Exception, TimeoutError) as error:  # noqa: BLE001  whatever it is, it is the result of this cell
             stage.broken.append(f"{type(error).__name__}: {error}")
@@ -134,19 +141,7 @@ async def _judge(stage: Stage, samples: Sequence[Sample], journal_from: int, see
     cluster, cell = stage.cluster, stage.cell
     with suppress(TimeoutError):
         await cluster.heal()
-    with cluster.journal.open() as journal:
-        journal.seek(journal_from)
-        lines = parse_journal(journal.read(), stage.since_id)
-    evidence = Evidence(
-        history=tuple(await cluster.history.read()),
-        journal=lines,
-        operations=tuple(stage.clients.operations),
-        final=await read_final(cluster.db_url, stage.since_id),
-        booted_at=booted_at(),
-        since_id=stage.since_id,
-        samples=tuple(samples),
-    )
-    findings = await _check(stage, evidence)
+    findings = await _check(stage, await _gather(stage, samples, journal_from)) if cell.judged_by_history else NOTHING
     for command in commands_of(cluster.folder):
         stage.broken.append(f"I17, a command outlives its job: {command}")
     recovery_s = await stage.recovery_seconds() if stage.hit else None
@@ -169,6 +164,22 @@ async def _judge(stage: Stage, samples: Sequence[Sample], journal_from: int, see
     )
 
 
+async def _gather(stage: Stage, samples: Sequence[Sample], journal_from: int) -> Evidence:
+    cluster = stage.cluster
+    with cluster.journal.open() as journal:
+        journal.seek(journal_from)
+        lines = parse_journal(journal.read(), stage.since_id)
+    return Evidence(
+        history=tuple(await cluster.history.read()),
+        journal=lines,
+        operations=tuple(stage.clients.operations),
+        final=await read_final(cluster.db_url, stage.since_id),
+        booted_at=booted_at(),
+        since_id=stage.since_id,
+        samples=tuple(samples),
+    )
+
+
 async def _check(stage: Stage, evidence: Evidence) -> Findings:
     """Have the evidence checked; what Redis holds is right at the latest when the audit has looked at it."""
     cell = stage.cell
@@ -178,8 +189,9 @@ async def _check(stage: Stage, evidence: Evidence) -> Findings:
         overlap_after_expiry=cell.starts != (1, 1) or bool(stage.starts),
         silent=frozenset(stage.clients.noops),
     )
-    quiet = (stage.fault_at - SAMPLE_SECONDS, stage.recovers_from + cell.bound_seconds)
-    bounds = Bounds(healed_at=stage.recovers_from, outage=(quiet,))
+    # What was bad may have gone on while the work did: only then everything is healthy again.
+    ill = (stage.fault_at - SAMPLE_SECONDS, stage.over_at + cell.bound_seconds)
+    bounds = Bounds(healed_at=stage.recovers_from, outage=(ill,))
     for last in (False, True):
         hints = await read_hints(stage.cluster.redis.address, NAMESPACE)
         findings = check(replace(evidence, hints=hints), allowance, bounds)

@@ -30,7 +30,7 @@ async def nemesis(
 ) -> list[CellResult]:
     """Strike at random for so many minutes; the seed decides what and when."""
     chance = random.Random(seed)
-    fitting = [replace(cell, shape=SOAK) for cell in cells if cell.shape.clock_offsets is None]
+    fitting = [replace(cell, shape=SOAK) for cell in cells if not cell.alone and cell.shape.clock_offsets is None]
     until = time.monotonic() + 60 * minutes
     results: list[CellResult] = []
     while time.monotonic() < until:

@@ -44,7 +44,7 @@ async def test_a_cancel_while_a_transaction_begins_stays_a_cancel(lossy: LossyPo
             await task
 
 
-@pytest.mark.parametrize("statement", ["BEGIN", "read_clock"])
+@pytest.mark.parametrize("statement", ["BEGIN", "count_lapsed"])
 async def test_what_is_cut_before_its_commit_has_stored_nothing(lossy: LossyPostgres, statement: str) -> None:
     async with engine_on(lossy.url) as engine:
         lossy.lose(statement, after_commit=True)
@@ -58,7 +58,7 @@ async def test_what_is_cut_before_its_commit_has_stored_nothing(lossy: LossyPost
 
 async def _transact(engine: Engine) -> None:
     async with engine.database.transaction() as statements:
-        await statements.fetch("read_clock")
+        await statements.fetch("count_lapsed")
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])
@@ -86,14 +86,14 @@ async def end_and_linger(lossy: LossyPostgres, sql: Sql, backend: Backend) -> No
 
 
 async def _read(engine: Engine) -> None:
-    await engine.database.fetch("read_clock")
+    await engine.database.fetch("count_lapsed")
 
 
 async def test_a_read_that_is_cut_off_is_read_again_at_once(lossy: LossyPostgres) -> None:
     async with engine_on(lossy.url) as engine:
-        lossy.lose("read_clock", after_commit=False)
+        lossy.lose("count_lapsed", after_commit=False)
 
-        assert len(await engine.database.insist("read_clock")) == 1
+        assert len(await engine.database.insist("count_lapsed")) == 1
         assert lossy.cuts == 1
 
 

@@ -50,7 +50,7 @@ def _beats(world: World, rules: Rules) -> Iterator[Move]:
 
 
 def _endings(world: World, rules: Rules) -> Iterator[Move]:
-    """Servers notice that a stream is over, or that it is closed in Postgres (`list_closed`)."""
+    """Servers notice that a stream is over, or that it is closed in Postgres (`renew_sessions`)."""
     for index, worker, session in served(world):
         place = Place(index, session.number)
         if worker.stream != session.number or session.closed is not Closed.OPEN:

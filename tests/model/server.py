@@ -135,7 +135,7 @@ def _hello(world: World, place: Place, index: int, message: Message, rules: Rule
     down = worker.down
     if worker.stream == place.number:
         down = (*down, Message(Kind.WELCOME, held=revoked))
-    # A server ends the older streams that it serves itself; the others are told by `list_closed`.
+    # A server ends the older streams that it serves itself; the others are told by `renew_sessions`.
     kept = tuple(each._replace(served=each.served and each.server != index) for each in replaced)
     worker = worker._replace(down=down, sessions=(*kept, session))
     after = with_worker(world, place.worker, worker)

@@ -35,6 +35,7 @@ class Leases(Service):
 
     async def run_once(self) -> float | None:
         """Renew, read the clock, then answer the beats that the renewal covers."""
+        began = self.clock.monotonic()
         heard = [(session, session.beat) for session in self._sessions.heard_from()]
         try:
             now_ms = await self._renew(heard)
@@ -46,29 +47,26 @@ class Leases(Service):
         self._pg_clock.set(now_ms)
         for session, beat in heard:
             session.peer.renewed(beat, now_ms)
-        return TICK_SECONDS
+        return max(0.0, TICK_SECONDS - (self.clock.monotonic() - began))
 
     async def _renew(self, heard: list[tuple[Session, int]]) -> int:
-        async with self._database.transaction() as statements:
-            # Durable, unlike other small writes: the answer to a beat is a promise, and a crash must not take it back.
-            rows = await statements.fetch(
-                "renew_sessions",
-                ids=[session.id for session, _ in heard],
-                slots=[session.slots for session, _ in heard],
-                lease_ms=self._sessions.lease_ms,
-            )
-            # Also those that were silent: a stream that is closed elsewhere must get no more work from here.
-            closed = await statements.fetch("list_closed", ids=self._sessions.ids)
-            clock = await statements.fetch_one("read_clock")
-        renewed = {row["id"] for row in rows}
+        # Durable, unlike other small writes: the answer to a beat is a promise, and a crash must not take it back.
+        row = await self._database.fetch_one(
+            "renew_sessions",
+            ids=[session.id for session, _ in heard],
+            slots=[session.slots for session, _ in heard],
+            lease_ms=self._sessions.lease_ms,
+            open_ids=self._sessions.ids,
+        )
+        assert row is not None
+        renewed = set(row["renewed"])
         for session, _ in heard:
             # One that was skipped is renewed in the next second, beat or no beat.
             session.heard = session.heard or session.id not in renewed
-        for row in closed:
-            self._sessions.end(row["id"], reason="its lease was over, or its worker has a newer stream")
+        for session_id in row["closed"]:
+            self._sessions.end(session_id, reason="its lease was over, or its worker has a newer stream")
         heard[:] = [(session, beat) for session, beat in heard if session.id in renewed]
-        assert clock is not None
-        return int(clock["now_ms"])
+        return int(row["now_ms"])
 
     def _keep_steady(self) -> None:
         now = self.clock.monotonic()

@@ -34,6 +34,7 @@ UPDATE jobs j SET session_id = :session_id FROM locked l WHERE j.id = l.id
 RETURNING j.id, j.fence;
 
 -- name: renew_sessions
+-- All that a server asks each second, in one round trip: a slow network must not make it late.
 -- A row in other hands is being replaced or closed right now; it must not hold up the others.
 WITH free AS (
     SELECT s.id, r.slots
@@ -42,19 +43,19 @@ WITH free AS (
     WHERE s.closed_at IS NULL
     ORDER BY s.id
     FOR UPDATE OF s SKIP LOCKED
+),
+renewed AS (
+    UPDATE sessions s
+    SET lease_expires_at = clock_timestamp() + :lease_ms::bigint * interval '1 millisecond', slots = f.slots
+    FROM free f
+    WHERE s.id = f.id
+    RETURNING s.id
 )
-UPDATE sessions s
-SET lease_expires_at = clock_timestamp() + :lease_ms::bigint * interval '1 millisecond', slots = f.slots
-FROM free f
-WHERE s.id = f.id
-RETURNING s.id;
-
--- name: list_closed
--- Which of these streams, open as far as their server knows, are closed here.
-SELECT id FROM sessions WHERE id = ANY(:ids::bigint[]) AND closed_at IS NOT NULL;
-
--- name: read_clock
-SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms;
+SELECT coalesce((SELECT array_agg(id) FROM renewed), '{}') AS renewed,
+       -- Those that were silent too: a stream that is closed elsewhere must get no more work from here.
+       coalesce((SELECT array_agg(id) FROM sessions WHERE id = ANY(:open_ids::bigint[]) AND closed_at IS NOT NULL),
+                '{}') AS closed,
+       (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms;
 
 -- name: close_session
 -- A stream that ended with nothing running needs no lease to wait for.
