@@ -92,6 +92,8 @@ def tell(result: CellResult) -> None:
     verdict = "ok  " if result.ok else "FAIL"
     extra = f" +{result.extra_starts} starts" if result.extra_starts else ""
     print(f"{verdict} {name:{COLUMN}} {recovery:14} acked {result.acked}{extra}", flush=True)
+    if result.figures:
+        print("     " + ", ".join(f"{name} {value:g}" for name, value in result.figures.items()), flush=True)
     if not result.hit:
         print("     the point was not reached", flush=True)
     for violation in result.violations[:SHOWN]:

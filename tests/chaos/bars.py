@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 from typing import Final
 
 import asyncpg
@@ -28,7 +29,10 @@ FLOWING: Final = 2_000
 BATCH: Final = 1000
 SENDERS: Final = 4
 WAITING_AT_MOST: Final = 20_000
-MEASURE_SECONDS: Final = 20.0
+WARM_SECONDS: Final = 3.0
+TURNS: Final = 4
+CALM_SECONDS: Final = 10.0
+HURT_SECONDS: Final = 15.0
 TERMINATE_EVERY_SECONDS: Final = 0.2
 THROUGHPUT_RATIO: Final = 0.9
 POLL_SECONDS: Final = 0.05
@@ -95,6 +99,8 @@ async def backlog_and_no_redis(
         left = await connection.fetchval("SELECT count(*) FROM jobs WHERE state = $1", State.PENDING)
     figures |= {"waiting": left, "jobs_per_s": round(usual), "after_ratio": round(after / usual, 2)}
     broken = []
+    if figures["server_ready_s"] > RECOVERY_SECONDS:
+        broken.append(f"a server was ready after {figures['server_ready_s']} s")
     if figures["recovery_s"] > RECOVERY_SECONDS:
         broken.append(f"jobs flow again after {figures['recovery_s']} s, the bound is {RECOVERY_SECONDS:g} s")
     if after < THROUGHPUT_RATIO * usual:
@@ -103,20 +109,23 @@ async def backlog_and_no_redis(
 
 
 async def terminated_backends(cluster: Cluster) -> tuple[dict[str, float], list[str]]:
-    """Connections are ended five times a second: next to nothing of the throughput is lost."""
+    """Connections are ended five times a second for a minute: next to nothing of the throughput is lost."""
+    calm: list[float] = []
+    hurt: list[float] = []
     async with _postgres(cluster) as connection, _steady_load(cluster):
-        await _completed_in(connection, 3.0)
-        usual = await _completed_in(connection, MEASURE_SECONDS)
-        ending = asyncio.create_task(_terminate(cluster))
-        try:
-            hurt = await _completed_in(connection, MEASURE_SECONDS)
-        finally:
-            ending.cancel()
-            await asyncio.gather(ending, return_exceptions=True)
-        again = await _completed_in(connection, MEASURE_SECONDS)
-    # The machine drifts: what is compared with is the mean of before and after.
-    ratio = hurt / ((usual + again) / 2)
-    figures = {"jobs_per_s": round(usual), "hurt_per_s": round(hurt), "ratio": round(ratio, 3)}
+        await _completed_in(connection, WARM_SECONDS)
+        # In turns: the machine drifts, and the table grows.
+        for _ in range(TURNS):
+            calm.append(await _completed_in(connection, CALM_SECONDS))
+            ending = asyncio.create_task(_terminate(cluster))
+            try:
+                hurt.append(await _completed_in(connection, HURT_SECONDS))
+            finally:
+                ending.cancel()
+                await asyncio.gather(ending, return_exceptions=True)
+        calm.append(await _completed_in(connection, CALM_SECONDS))
+    ratio = fmean(hurt) / fmean(calm)
+    figures = {"jobs_per_s": round(fmean(calm)), "hurt_per_s": round(fmean(hurt)), "ratio": round(ratio, 2)}
     broken = [] if ratio >= THROUGHPUT_RATIO else [f"{ratio:.2f} of the throughput, the bar is {THROUGHPUT_RATIO}"]
     return figures, broken
 
@@ -214,7 +223,7 @@ async def _steady_load(cluster: Cluster) -> AsyncIterator[None]:
         async with _postgres(cluster) as connection:
             while True:
                 await client.submit_many(JobSpec(type=JobType.NOOP, key=new_key()) for _ in range(BATCH))
-                while await connection.fetchval(WAITING, State.PENDING) > WAITING_AT_MOST:
+                while await connection.fetchval(WAITING) > WAITING_AT_MOST:
                     await asyncio.sleep(POLL_SECONDS)
 
     address = f"127.0.0.1:{cluster.servers[0].grpc_port}"
@@ -246,4 +255,5 @@ FROM generate_series(1, $2::integer)"""
 HEAD: Final = """
 SELECT id FROM jobs WHERE lane_id = $1 AND state = 'pending' AND NOT delayed ORDER BY priority DESC, id LIMIT 1"""
 ENDED: Final = "SELECT count(*) FROM jobs WHERE state = ANY($1)"
-WAITING: Final = "SELECT count(*) FROM jobs WHERE state = $1"
+# By the index of what waits: the table has all that has ended too.
+WAITING: Final = "SELECT count(*) FROM jobs WHERE state = 'pending' AND NOT delayed AND lane_id > 0"

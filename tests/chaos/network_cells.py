@@ -16,6 +16,7 @@ DEFAULT_LEASE: Final = Shape(servers=1, workers=2, lease_seconds=15)
 BOTH: Final = frozenset({Way.UP, Way.DOWN})
 FLAPS: Final = 8
 FLAP_SECONDS: Final = (0.3, 1.2)
+LOST_REPLIES: Final = 6
 RESTARTS: Final = 2
 HOUR_SECONDS: Final = 3600.0
 SLOW_BYTES_PER_SECOND: Final = 2000.0
@@ -71,6 +72,17 @@ async def flapping(stage: Stage) -> None:
         stage.fault()
         await asyncio.sleep(stage.chance.uniform(*FLAP_SECONDS))
     stage.release()
+    await stage.recovered()
+
+
+async def lost_replies(stage: Stage, *, of_workers: bool) -> None:
+    """What answers the k-th thing that is said on a connection never comes, and the connection is reset."""
+    for passes in range(LOST_REPLIES):
+        worker = stage.chance.choice(stage.cluster.workers)
+        proxies = worker.link.proxies if of_workers else (stage.cluster.client_link,)
+        async with asyncio.timeout(CALL_SECONDS):
+            await proxies[0].lose_reply(passes).wait()
+        stage.fault()
     await stage.recovered()
 
 
@@ -224,6 +236,8 @@ def network_cells() -> list[Cell]:
         _cell("worker unheard", "link", partial(one_way, way=Way.UP), LOST_SECONDS),
         _cell("server unheard", "link", partial(one_way, way=Way.DOWN), LOST_SECONDS),
         _cell("connections reset, again and again", "link", flapping, 3.0, subset=True),
+        _cell("k-th reply lost", "link", partial(lost_replies, of_workers=True), 3.0),
+        _cell("k-th reply lost", "link of clients", partial(lost_replies, of_workers=False), 3.0, subset=True),
         _cell("sliced and late", "link", sliced, 3.0),
         _cell("slow reader", "worker", slow_reader, LOST_SECONDS, starts=MAYBE_TWICE),
         _cell("SIGSTOP, SIGCONT", "worker", partial(stopped_worker, with_commands=False), LOST_SECONDS, subset=True),

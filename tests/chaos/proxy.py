@@ -59,6 +59,9 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
         self._changed = asyncio.Event()
+        self._reply_lost = asyncio.Event()
+        self._reply_lost.set()
+        self._passes = 0
         self.toxics = Toxics()
         self.port = 0
 
@@ -93,11 +96,15 @@ class Proxy:
             connection.reset()
 
     def lose_reply(self, passes: int = 0) -> asyncio.Event:
-        """Swallow what answers the next chunk that goes up, after `passes` more, and reset; set once that is done."""
-        done = asyncio.Event()
+        """Swallow what answers the next chunk that goes up, after `passes` more, and reset; set once that is done.
+
+        Connections that are made until then are waited for as well.
+        """
+        self._reply_lost = asyncio.Event()
+        self._passes = passes
         for connection in list(self._connections):
-            connection.lose_reply(passes, done)
-        return done
+            connection.lose_reply(passes, self._reply_lost)
+        return self._reply_lost
 
     async def closed_hole(self, way: Way) -> None:
         """Return once there is no hole in that direction."""
@@ -115,6 +122,8 @@ class Proxy:
             return
         connection = _Connection(self, (reader, writer), opened, self._random)
         self._connections.add(connection)
+        if not self._reply_lost.is_set():
+            connection.lose_reply(self._passes, self._reply_lost)
         try:
             await connection.run()
         finally:

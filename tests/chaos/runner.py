@@ -13,6 +13,7 @@ from typing import Final, Self
 
 import asyncpg
 
+from orqestra.model.limits import BATCH_JOBS
 from tests.chaos.cell import Cell, Holds, Stage
 from tests.chaos.checker import Findings, check
 from tests.chaos.cluster import NAMESPACE, Cluster
@@ -35,6 +36,10 @@ from tests.support.processes import commands_of
 CELL_SECONDS: Final = 90.0
 SAMPLE_SECONDS: Final = 1.0
 AUDIT_SECONDS: Final = 1.2
+# Of the matcher, for each session.
+PREFETCH_MAX: Final = 256
+# Jobs that do nothing end faster than they are settled: a slot is free when its result has come.
+SETTLING_MAX: Final = 4 * BATCH_JOBS
 # Of a cell that judges by itself.
 NOTHING: Final = Findings(acked=0, lost=0, unexpected=0, duplicate=0, recovered=0, extra_starts=0, violations=())
 
@@ -92,17 +97,19 @@ async def running_cluster(shape: Shape, keep: Path | None = None) -> AsyncIterat
     """Start a cluster in a folder of its own; afterwards nothing of it is left, not even a process."""
     # Short, because the paths of sockets are.
     folder = Path(tempfile.mkdtemp(prefix="oq-"))
+    cluster = Cluster(folder, shape)
+    # Until it has come up it counts as failed.
+    cluster.failed = True
     try:
-        async with Cluster(folder, shape) as cluster:
-            try:
-                yield cluster
-            finally:
-                if cluster.failed and keep is not None:
-                    shutil.copytree(folder / "logs", keep / folder.name, dirs_exist_ok=True)
-                    shutil.copy(cluster.journal, keep / folder.name)
+        async with cluster:
+            cluster.failed = False
+            yield cluster
         left = cluster.leftovers()
         assert not left, f"left behind: {left}"
     finally:
+        if cluster.failed and keep is not None:
+            shutil.copytree(folder / "logs", keep / folder.name, dirs_exist_ok=True)
+            shutil.copy(cluster.journal, keep / folder.name)
         shutil.rmtree(folder)
 
 
@@ -188,6 +195,7 @@ async def _check(stage: Stage, evidence: Evidence) -> Findings:
         default=cell.starts,
         overlap_after_expiry=cell.starts != (1, 1) or bool(stage.starts),
         silent=frozenset(stage.clients.noops),
+        prefetch=PREFETCH_MAX + (SETTLING_MAX if stage.clients.noops else 0),
     )
     # What was bad may have gone on while the work did: only then everything is healthy again.
     ill = (stage.fault_at - SAMPLE_SECONDS, stage.over_at + cell.bound_seconds)

@@ -21,7 +21,7 @@ from orqestra.v1 import jobs_pb2
 from orqestra.v1.jobs_pb2_grpc import JobsStub
 
 RECONNECT_FIRST_MS: Final = 100
-RECONNECT_LAST_MS: Final = 1_000
+RECONNECT_LAST_MS: Final = 500
 
 OPTIONS: Final = (
     ("grpc.max_send_message_length", limits.MESSAGE_BYTES),

@@ -1,6 +1,6 @@
 """A stream whenever there is none: a new channel for each attempt, a pause between two.
 
-The pause is drawn evenly from nothing to 250 ms, 500 ms, 1 s, then 1.5 s for ever, so that the workers
+The pause is drawn evenly from nothing to 250 ms, 500 ms, then 1 s for ever, so that the workers
 of a restarted server do not come all at once. Commands go on meanwhile.
 """
 
@@ -22,7 +22,7 @@ from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.stream import PROTOCOL, WELCOME_SECONDS, Call, Stream, StreamEnd
 
-PAUSES_SECONDS: Final = (0.25, 0.5, 1.0, 1.5)
+PAUSES_SECONDS: Final = (0.25, 0.5, 1.0)
 
 OPTIONS: Final = (
     ("grpc.max_send_message_length", limits.MESSAGE_BYTES),
