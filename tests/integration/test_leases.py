@@ -40,3 +40,29 @@ async def test_what_could_not_be_renewed_is_renewed_the_next_time_beat_or_no_bea
 
     assert await expires(engine, worker) > before
     assert len(worker.peer.beats) == 1
+
+
+async def test_a_session_that_postgres_has_forgotten_is_ended(engine: Engine) -> None:
+    known, forgotten, taken = [await engine.connect() for _ in range(3)]
+    ids = [forgotten.session_id, taken.session_id]
+    # What a Postgres that was put back to an older state looks like: one is not there, one is another server's.
+    await engine.sql("DELETE FROM sessions WHERE id = $1", ids[0])
+    await engine.sql("UPDATE sessions SET server_id = 1, lease_expires_at = now() WHERE id = $1", ids[1])
+
+    await engine.leases.run_once()
+
+    assert [engine.sessions.get(session_id) for session_id in ids] == [None, None]
+    assert engine.session(known)
+    [row] = await engine.sql("SELECT lease_expires_at < now() AS lapsed FROM sessions WHERE id = $1", ids[1])
+    assert row["lapsed"]
+
+
+async def test_the_end_of_a_stream_spares_another_one_with_its_id(engine: Engine) -> None:
+    worker = await engine.connect()
+    gone = engine.session(worker)
+    await engine.sql("UPDATE sessions SET worker_id = gen_random_uuid() WHERE id = $1", gone.id)
+
+    await engine.sessions.close(gone)
+
+    [row] = await engine.sql("SELECT closed_at FROM sessions WHERE id = $1", gone.id)
+    assert row["closed_at"] is None

@@ -213,8 +213,8 @@ async def test_a_stream_that_ends_with_nothing_running_closes_its_session(engine
     idle, busy = await engine.connect(), await engine.connect()
     await engine.running(busy)
 
-    await engine.sessions.close(idle.session_id)
-    await engine.sessions.close(busy.session_id)
+    await engine.sessions.close(engine.session(idle))
+    await engine.sessions.close(engine.session(busy))
 
     assert await closed_reason(engine, idle.session_id) == "ended"
     assert await closed_reason(engine, busy.session_id) is None

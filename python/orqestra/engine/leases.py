@@ -23,6 +23,7 @@ class Leases(Service):
         self._database = database
         self._sessions = sessions
         self._pg_clock = core.pg_clock
+        self._server_id = core.server_id
         self._steady_since: float | None = None
         self._renewed_at = core.clock.monotonic()
 
@@ -57,6 +58,7 @@ class Leases(Service):
             slots=[session.slots for session, _ in heard],
             lease_ms=self._sessions.lease_ms,
             open_ids=self._sessions.ids,
+            server_id=self._server_id,
         )
         assert row is not None
         renewed = set(row["renewed"])

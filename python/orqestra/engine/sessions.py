@@ -168,6 +168,8 @@ class Sessions:
             return None
         for old in others:
             self.end(old.id, reason="replaced by a newer stream of its worker")
+        # A Postgres that was put back to an older state gives ids again that streams here still have.
+        self.end(session_id, reason="Postgres has forgotten it")
         session = Session(session_id, greeting, peer)
         self._open[session_id] = session
         self.matcher.open_session(session_id, greeting.slots, list(greeting.queues), list(greeting.labels))
@@ -199,9 +201,9 @@ class Sessions:
         session.peer.end(reason)
         log.info("session ended", session=session_id, worker=session.name, reason=reason)
 
-    async def close(self, session_id: int) -> None:
+    async def close(self, session: Session) -> None:
         """After a stream has ended: if nothing of it runs, there is no lease to wait for."""
-        await self._database.fetch("close_session", id=session_id)
+        await self._database.fetch("close_session", id=session.id, worker_id=session.worker_id, number=session.number)
 
     def end_all(self, reason: str) -> None:
         """End all streams of this server."""

@@ -141,9 +141,11 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             writer.result()
 
     async def _leave(self, session: Session) -> None:
+        if self._sessions.get(session.id) not in (None, session):
+            return  # another stream has its id, from a Postgres that was put back to an older state
         self._sessions.end(session.id, reason="its stream is over")
         try:
-            await self._sessions.close(session.id)
+            await self._sessions.close(session)
         except Unavailable as error:
             log.info("session left to its lease", session=session.id, reason=str(error))
 

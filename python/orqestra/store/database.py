@@ -79,6 +79,9 @@ class Statements:
         except _BROKEN as error:
             if _is_unsent(error):
                 raise StorageUnavailable(f"the connection to Postgres was lost before {name}: {error!r}") from error
+            # Back in the pool it would be another's: whoever ends this statement's backend would end that one's.
+            with suppress(asyncpg.InterfaceError):  # it is closed and has left the pool
+                self._connection.terminate()
             raise OutcomeUnknown(f"the connection to Postgres was lost during {name}: {error!r}") from error
 
     async def fetch_one(self, name: str, /, **values: Any) -> Row | None:

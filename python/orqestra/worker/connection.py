@@ -22,6 +22,10 @@ from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.stream import PROTOCOL, WELCOME_SECONDS, Call, Stream, StreamEnd
 
+# Where there are others, one that takes connections and says nothing must not cost a lease.
+WELCOME_OF_SEVERAL_SECONDS: Final = 1.5
+# Longer than any wait for a welcome, which then decides.
+CONNECT_SECONDS: Final = 10.0
 PAUSES_SECONDS: Final = (0.25, 0.5, 1.0)
 
 OPTIONS: Final = (
@@ -37,7 +41,7 @@ OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     # Despite its name also how long one connect may take.
-    ("grpc.min_reconnect_backoff_ms", int(WELCOME_SECONDS * 1000)),
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)),
     # The proxy that http_proxy names is for the web.
     ("grpc.enable_http_proxy", 0),
 )
@@ -111,7 +115,8 @@ class Connection:
         channel = grpc.aio.insecure_channel(self._address, options=OPTIONS)
         try:
             call: Call = WorkerServiceStub(channel).Work()
-            self._stream = Stream(call, self._jobs, self._clock, self._welcomed)
+            welcome_seconds = WELCOME_SECONDS if len(self._addresses) == 1 else WELCOME_OF_SEVERAL_SECONDS
+            self._stream = Stream(call, self._jobs, self._clock, self._welcomed, welcome_seconds=welcome_seconds)
             return await self._stream.run(hello)
         finally:
             self._jobs.end_session()

@@ -47,12 +47,21 @@ class StreamEnd:
 class Stream:
     """One call of Work. `on_welcome` is called once the session is open and all of `jobs` is settled."""
 
-    def __init__(self, call: Call, jobs: Jobs, clock: Clock, on_welcome: Callable[[Welcome], None]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        jobs: Jobs,
+        clock: Clock,
+        on_welcome: Callable[[Welcome], None],
+        *,
+        welcome_seconds: float = WELCOME_SECONDS,
+    ) -> None:
         self._call = call
         self._jobs = jobs
         self._outgoing = jobs.outgoing
         self._clock = clock
         self._on_welcome = on_welcome
+        self._welcome_seconds = welcome_seconds
         self._lease: Lease | None = None
         self._welcomed = asyncio.Event()
         self._beat_now = asyncio.Event()
@@ -85,8 +94,8 @@ class Stream:
             self._stop()
 
     async def _beat(self) -> StreamEnd:
-        if not await self._clock.wait(self._welcomed, WELCOME_SECONDS):
-            return StreamEnd(kind="NO_WELCOME", reason=f"no welcome within {WELCOME_SECONDS:g} s")
+        if not await self._clock.wait(self._welcomed, self._welcome_seconds):
+            return StreamEnd(kind="NO_WELCOME", reason=f"no welcome within {self._welcome_seconds:g} s")
         number, due = 0, 0.0
         while (lease := self._lease) is not None and not self._over.is_set():
             now = boot_seconds()
@@ -103,6 +112,7 @@ class Stream:
 
     async def _write(self, hello: Hello) -> StreamEnd:
         try:
+            await self._connected()
             await self._call.write(WorkerMessage(hello=hello))
             await self._welcomed.wait()
             await self._write_all()
@@ -110,6 +120,14 @@ class Stream:
             # The call has ended, and the reader is told why.
             await self._over.wait()
         return StreamEnd(kind="CLOSED", reason="closed by this worker")
+
+    async def _connected(self) -> None:
+        """Return once there is a connection or the stream is over: a write would wait for one beyond the cancel."""
+        waits = [asyncio.create_task(self._call.wait_for_connection()), asyncio.create_task(self._over.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
     async def _write_all(self) -> None:
         while not self._over.is_set():

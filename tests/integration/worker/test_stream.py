@@ -8,8 +8,9 @@ import grpc
 import pytest
 
 from orqestra.v1 import worker_pb2 as pb
+from orqestra.worker import stream
 from tests.support.fifo import Fifo
-from tests.support.worker_peer import Peer, shell
+from tests.support.worker_peer import PATIENCE_SECONDS, Peer, shell
 from tests.support.working import held, worker_process, working
 
 KIB = 1024
@@ -36,6 +37,19 @@ async def test_a_server_that_acknowledges_no_beat_is_left(peer: Peer, tmp_path: 
 
     assert len(first.slots) >= 2
     assert not hello.held
+
+
+async def test_a_server_that_takes_connections_and_says_nothing_is_left(
+    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "WELCOME_SECONDS", 0.2)
+    connected: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    mute = await asyncio.start_server(lambda _reader, writer: connected.put_nowait(writer), "127.0.0.1")
+    port = mute.sockets[0].getsockname()[1]
+    async with mute, working(peer, tmp_path, addresses=(f"127.0.0.1:{port}",)), asyncio.timeout(PATIENCE_SECONDS):
+        writers = [await connected.get() for _ in range(3)]
+    for writer in writers:
+        writer.close()
 
 
 async def test_nothing_is_started_once_the_lease_may_be_over(peer: Peer, tmp_path: Path, gate: Fifo) -> None:

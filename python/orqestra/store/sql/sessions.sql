@@ -40,7 +40,7 @@ WITH free AS (
     SELECT s.id, r.slots
     FROM unnest(:ids::bigint[], :slots::integer[]) AS r(id, slots)
     JOIN sessions s ON s.id = r.id
-    WHERE s.closed_at IS NULL
+    WHERE s.closed_at IS NULL AND s.server_id = :server_id
     ORDER BY s.id
     FOR UPDATE OF s SKIP LOCKED
 ),
@@ -53,14 +53,16 @@ renewed AS (
 )
 SELECT coalesce((SELECT array_agg(id) FROM renewed), '{}') AS renewed,
        -- Those that were silent too: a stream that is closed elsewhere must get no more work from here.
-       coalesce((SELECT array_agg(id) FROM sessions WHERE id = ANY(:open_ids::bigint[]) AND closed_at IS NOT NULL),
-                '{}') AS closed,
+       -- A Postgres that was put back to an older state has forgotten some, and gives their ids again to others.
+       coalesce((SELECT array_agg(o.id) FROM unnest(:open_ids::bigint[]) AS o(id)
+                 LEFT JOIN sessions s ON s.id = o.id AND s.server_id = :server_id AND s.closed_at IS NULL
+                 WHERE s.id IS NULL), '{}') AS closed,
        (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms;
 
 -- name: close_session
 -- A stream that ended with nothing running needs no lease to wait for.
 UPDATE sessions s SET closed_at = clock_timestamp(), closed_reason = 'ended'
-WHERE s.id = :id AND s.closed_at IS NULL
+WHERE s.id = :id AND s.worker_id = :worker_id AND s.number = :number AND s.closed_at IS NULL
   AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.session_id = s.id AND j.state = 'running');
 
 -- name: count_lapsed
