@@ -165,7 +165,7 @@ TRANSACTIONS: Final = (
     Transaction(name="advance", following="/* list_steps */", provoke=advance),
     Transaction(name="Hello", following="/* open_session */", provoke=hello),
     Transaction(name="sweep of orphans", following="/* lock_free_jobs */", provoke=sweep, quiet=True),
-    Transaction(name="renewal of leases", following="/* renew_sessions */", provoke=background),
+    Transaction(name="renewal of leases", statement="/* renew_sessions */", provoke=background),
 )
 
 

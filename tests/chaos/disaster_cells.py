@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import asyncpg
 
 from orqestra.client import Client, JobSpec, new_key
 from orqestra.client.patience import Patience
+from orqestra.model import limits
 from orqestra.model.errors import OrqestraError, StorageUnavailable
 from orqestra.model.job import JobType
 from tests.chaos.cell import Act, Cell, Stage
@@ -31,6 +32,8 @@ CRASH_SECONDS: Final = 10.0
 KEYS: Final = (100, 2500)
 ROUNDS: Final = 3
 SINGLE_KEYS: Final = 60
+# Thousands of jobs that do nothing, all at once, would only measure something else.
+UNSERVED: Final = "unserved"
 CONTRARY_BOUND_SECONDS: Final = 5.0
 
 
@@ -70,6 +73,7 @@ async def contrary_keys(stage: Stage) -> None:
                 await _demand_same(stage, (first, second), keys)
         singles = [[new_key()] for _ in range(SINGLE_KEYS)]
         await asyncio.gather(*(_demand_same(stage, (first, second), keys) for keys in singles))
+    await _cancel_all(stage)
     stage.healed()
     stage.figures["deadlocks"] = await _deadlocks(stage) - before
     await stage.recovered()
@@ -153,21 +157,32 @@ async def _demand_same(stage: Stage, clients: tuple[Client, Client], keys: Seque
 
 async def _submit(stage: Stage, client: Client, keys: Sequence[str]) -> tuple[int, ...]:
     invoked_at = time.monotonic()
-    ids = await client.submit_many(JobSpec(type=JobType.NOOP, key=key) for key in keys)
+    ids = await client.submit_many(JobSpec(type=JobType.NOOP, queue=UNSERVED, key=key) for key in keys)
     for key, job_id in zip(keys, ids, strict=True):
         _note(stage, key, job_id, invoked_at)
     stage.clients.noops.update(ids)
     return tuple(ids)
 
 
+async def _cancel_all(stage: Stage) -> None:
+    """End what nobody would run."""
+    ids, invoked_at = sorted(stage.clients.noops), time.monotonic()
+    for at in range(0, len(ids), limits.CANCEL_JOBS):
+        await stage.cluster.client.cancel(ids[at : at + limits.CANCEL_JOBS])
+    for job_id in ids:
+        _note(stage, "", job_id, invoked_at, kind="cancel")
+
+
 def _client(server: Server) -> Client:
     return Client(f"127.0.0.1:{server.grpc_port}")
 
 
-def _note(stage: Stage, key: str, job_id: int | None, invoked_at: float) -> None:
+def _note(
+    stage: Stage, key: str, job_id: int | None, invoked_at: float, *, kind: Literal["submit", "cancel"] = "submit"
+) -> None:
     stage.clients.operations.append(
         Operation(
-            kind="submit",
+            kind=kind,
             key=key,
             outcome="info" if job_id is None else "ok",
             job_id=job_id,

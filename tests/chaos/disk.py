@@ -42,4 +42,4 @@ def _write_on(descriptor: int, chunk: bytes) -> None:
 
 
 def _run(*words: str) -> None:
-    subprocess.run(words, check=True)  # noqa: S603  the words are those above
+    subprocess.run(words, check=True)

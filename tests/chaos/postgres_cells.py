@@ -59,11 +59,13 @@ async def terminate_backends(stage: Stage) -> None:
 
 async def lost_commit(stage: Stage, statement: str) -> None:
     """What a statement did is committed, and its answer never comes."""
-    commits = stage.cluster.servers[0].links.commits
-    commits.lose(COMMITS[statement], after_commit=True)
-    async with asyncio.timeout(10):
-        await commits.cut_now.wait()
+    ways = [server.links.commits for server in stage.cluster.servers]
+    for way in ways:
+        way.lose(COMMITS[statement], after_commit=True)
+    await stage.until(lambda: any(way.cut_now.is_set() for way in ways))
     stage.fault()
+    for way in ways:
+        way.doomed = None
     await stage.recovered()
 
 

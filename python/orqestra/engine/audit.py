@@ -3,6 +3,7 @@
 Nothing should be missing; a Redis that lost single writes, as after a failover, is healed by this.
 """
 
+import random
 from collections import defaultdict
 from typing import Final
 
@@ -17,6 +18,7 @@ from orqestra.service import Service
 from orqestra.store.database import Row
 
 TICK_SECONDS: Final = 1.0
+SPREAD: Final = (0.7, 1.3)
 LANES_A_TICK: Final = 64
 HINTS_PER_LANE: Final = 1000
 # Younger ones may be on their way.
@@ -46,7 +48,8 @@ class Audit(Service):
                 await self._audit(lanes)
         except HintsUnavailable as error:
             self._link.lost(str(error))
-        return TICK_SECONDS
+        # In step, one server would be first every time, and lanes that only others serve would never be audited.
+        return TICK_SECONDS * random.uniform(*SPREAD)  # noqa: S311  spreads turns, no secret
 
     def _next_lanes(self) -> list[int]:
         served = self._lanes.served_by(self._sessions.profiles)
