@@ -393,4 +393,8 @@ class Spool:
         """
 
     def close(self) -> None:
-        """Write what waits, end the thread and wait for that. What is appended afterwards is never written."""
+        """Write what waits, end the thread and wait for that. What is appended afterwards is never written.
+
+        A disk that does not answer is waited for for two seconds; nobody may open the directory then while
+        this process lives.
+        """

@@ -47,6 +47,32 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 print(told())
 spool.close()
 """
+# Fills segments until the oldest could go if its one record were moved, with no descriptor to read it.
+WITHOUT_DESCRIPTORS = """
+import os, resource, select, sys
+from orqestra._dispatch import Spool
+
+spool = Spool(sys.argv[1], segment_bytes=4096)
+
+def write(key, record):
+    spool.append([(key, record)])
+    select.select([spool], [], [])
+    assert spool.take() == ([key], None)
+
+write(1, b"keep" * 50)
+key = 2
+while len([name for name in os.listdir(sys.argv[1]) if name.endswith(".spool")]) < 3:
+    write(key, bytes(200))
+    spool.delete([key])
+    key += 1
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+for key in range(key, key + 6):
+    write(key, bytes(300))
+    spool.delete([key])
+spool.set_aside(1)
+spool.close()
+"""
 
 
 def content(key: int) -> bytes:
@@ -102,6 +128,15 @@ def test_a_full_disk_is_told_and_the_end_of_it(tmp_path: Path, meanwhile: str, t
     spool = Spool(directory)
     assert [key for key, _ in spool.recovered()] == left
     assert (spool.torn, spool.damaged) == (0, 0)
+
+
+def test_a_record_that_cannot_be_read_now_is_not_forgotten(tmp_path: Path) -> None:
+    directory = str(tmp_path / "spool")
+
+    run(WITHOUT_DESCRIPTORS, directory)
+
+    # Neither by being moved nor by being set aside.
+    assert dict(Spool(directory).recovered())[1] == b"keep" * 50
 
 
 def test_the_descriptor_is_quiet_when_nothing_is_new(tmp_path: Path) -> None:

@@ -29,8 +29,10 @@ LOGGED_JOBS: Final = 20
 DRAIN_GRACE_SECONDS: Final = limits.GRACE_DEFAULT_SECONDS
 # After KILL, until the executor has told the end of all: the time that pipes are still read, and some.
 KILL_SECONDS: Final = 3.0
-# After the last command that the drain ended, until its result is acknowledged.
+# After the end of the last command, until its result is acknowledged, durable or not.
 DELIVER_SECONDS: Final = 2.0
+# From one look at whether the disk answers to the next.
+LOOK_SECONDS: Final = 1.0
 # To end the stream in good order.
 CLOSE_SECONDS: Final = 3.0
 
@@ -94,6 +96,7 @@ class Worker:
             with (
                 _readable(executor, jobs.read_reports),
                 _readable(spool, read_spool),
+                _regularly(read_spool),
                 _signals(self.stop),
             ):
                 await self._serve(connection, jobs)
@@ -138,12 +141,13 @@ class Worker:
         jobs.drain()
         connection.beat_now()
         await _first_of(self._options.drain_seconds, jobs.idle, self._hurried)
-        if jobs.quiet.is_set():
-            return
-        jobs.return_running()
-        await _first_of(DRAIN_GRACE_SECONDS, jobs.quiet, self._hurried)
-        jobs.kill_running()
-        await _first_of(KILL_SECONDS, jobs.quiet)
+        if not jobs.quiet.is_set():
+            jobs.return_running()
+            await _first_of(DRAIN_GRACE_SECONDS, jobs.quiet, self._hurried)
+            jobs.kill_running()
+            await _first_of(KILL_SECONDS, jobs.quiet)
+        # A disk that is slow must not be why the server never learns of what is known here.
+        jobs.release_results()
         await _first_of(DELIVER_SECONDS, jobs.idle)
 
 
@@ -156,6 +160,24 @@ def _readable(source: Executor | Spool, call: Callable[[], None]) -> Iterator[No
         yield
     finally:
         loop.remove_reader(source.fileno())
+
+
+@contextmanager
+def _regularly(call: Callable[[], None]) -> Iterator[None]:
+    """Have `call` called every `LOOK_SECONDS`."""
+    loop = asyncio.get_running_loop()
+    next_look: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal next_look
+        next_look = loop.call_later(LOOK_SECONDS, look)
+        call()
+
+    next_look = loop.call_later(LOOK_SECONDS, look)
+    try:
+        yield
+    finally:
+        next_look.cancel()
 
 
 @contextmanager

@@ -156,7 +156,7 @@ class Jobs:
         attempt = attempt_of(ack.attempt)
         if ack.stored:
             self.results.stored(attempt, ack.stream, ack.offset)
-        elif self._spool.remove(attempt):
+        elif self._spool.remove(attempt, keep_aside=True):
             log.warning("output refused: the attempt is no longer ours", job_id=attempt.job_id)
         self._told()
 
@@ -186,13 +186,18 @@ class Jobs:
         self._told()
 
     def read_spool(self) -> bool:
-        """Take what the spool has to tell: call it when its descriptor is readable.
+        """Take what the spool has to tell: call it when its descriptor is readable, and every second.
 
         Return whether the slots and the health that are offered have changed.
         """
         changed = self._spool.read()
         self._told()
         return changed
+
+    def release_results(self) -> None:
+        """Have all results sent, durable or not; what is not yet reaches the disk all the same."""
+        self._spool.release_all()
+        self._told()
 
     def drain(self) -> None:
         """Offer no slots from now on and hand back what has not been started."""

@@ -1,14 +1,15 @@
 """Results of commands on disk: there before they are sent, and until they are acknowledged.
 
 Whatever kills the worker, what a command did is told once its directory is used again. While the disk
-takes nothing, results are sent from memory, and the worker offers no slots: what it would run then might
-have to run again.
+takes nothing or does not answer, results are sent from memory, and the worker offers no slots: what it
+would run then might have to run again.
 """
 
 import itertools
 import os
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,8 @@ from orqestra.worker.results import Unacknowledged, store_output
 # The first byte of a record: a later version may write others.
 VERSION: Final = b"\x01"
 LENGTH: Final = struct.Struct("<I")
+# Until a disk that has not made a record durable counts as one that does not answer.
+SILENCE_SECONDS: Final = 5.0
 
 log = get_logger(__name__)
 
@@ -40,14 +43,20 @@ class ResultSpool:
     the next `flush`.
     """
 
-    def __init__(self, spool: Spool, results: Unacknowledged) -> None:
+    def __init__(
+        self, spool: Spool, results: Unacknowledged, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self.health = ""
         self._spool = spool
         self._results = results
+        self._monotonic = monotonic
+        self._silent = False
         self._keys: dict[AttemptRef, int] = {}
-        self._undurable: dict[int, AttemptRef] = {}
+        # Oldest first: each with the time since which it waits.
+        self._undurable: dict[int, tuple[AttemptRef, float]] = {}
         self._added: list[tuple[int, bytes]] = []
         self._removed: list[int] = []
+        self._set_aside: list[int] = []
         self._next_key = itertools.count(self._restore())
 
     def add(self, attempt: AttemptRef, finished: Finished) -> None:
@@ -59,17 +68,14 @@ class ResultSpool:
         if self.health:
             self._results.release(attempt)
         else:
-            self._undurable[key] = attempt
+            self._undurable[key] = (attempt, self._monotonic())
 
     def remove(self, attempt: AttemptRef, *, keep_aside: bool = False) -> bool:
         """Forget an attempt, here and in `results`. Return whether it was there."""
         key = self._keys.pop(attempt, None)
         if key is not None:
             self._undurable.pop(key, None)
-            if keep_aside:
-                self._spool.set_aside(key)
-            else:
-                self._removed.append(key)
+            (self._set_aside if keep_aside else self._removed).append(key)
         return self._results.remove(attempt)
 
     def flush(self) -> None:
@@ -77,32 +83,50 @@ class ResultSpool:
         if self._added:
             self._spool.append(self._added)
             self._added = []
+        if self._silent:
+            # What is not wanted is not written, and then no sync would tell that the disk is back.
+            return
         if self._removed:
             self._spool.delete(self._removed)
             self._removed = []
+        for key in self._set_aside:
+            self._spool.set_aside(key)
+        self._set_aside = []
 
     def read(self) -> bool:
-        """Release what has become durable: call it when the descriptor of the spool is readable.
+        """Release what has become durable, and all if the disk takes nothing or does not answer.
 
-        Return whether `health` has changed.
+        Call it when the descriptor of the spool is readable, and every second. Return whether `health` has
+        changed.
         """
         synced, error = self._spool.take()
         if synced:
             reached(Point.SPOOLED)
         for key in synced:
             self._release(key)
-        return self._note(error)
+        if error is not None:
+            self._silent = False
+            return self._note(f"spool: {os.strerror(error)}")
+        self._silent = self._overdue() or (self._silent and not synced)
+        return self._note("spool: the disk does not answer" if self._silent else "")
+
+    def release_all(self) -> None:
+        """Have everything sent from memory: there is no time to wait for the disk."""
+        for key in list(self._undurable):
+            self._release(key)
 
     def _release(self, key: int) -> None:
-        attempt = self._undurable.pop(key, None)
-        if attempt is not None:
+        if key in self._undurable:
+            attempt, _ = self._undurable.pop(key)
             self._results.release(attempt)
 
-    def _note(self, error: int | None) -> bool:
-        health = "" if error is None else f"spool: {os.strerror(error)}"
-        if error is not None:
-            for key in list(self._undurable):
-                self._release(key)
+    def _overdue(self) -> bool:
+        oldest = next(iter(self._undurable.values()), None)
+        return oldest is not None and self._monotonic() - oldest[1] >= SILENCE_SECONDS
+
+    def _note(self, health: str) -> bool:
+        if health:
+            self.release_all()
         if health == self.health:
             return False
         if health:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from orqestra.v1 import worker_pb2 as pb
+from tests.support.fifo import Fifo
+from tests.support.freezing import FrozenThread
 from tests.support.worker_peer import PATIENCE_SECONDS, Peer, Session, shell
 from tests.support.working import held, worker_process, working
 
@@ -159,3 +161,44 @@ async def test_a_disk_that_takes_nothing_costs_slots_and_no_result(peer: Peer, t
     assert process.returncode == 0
     assert log.count(b"can't be made durable") == 1
     assert log.count(b"durable again") == 1
+
+
+async def test_a_disk_that_does_not_answer_costs_slots_and_no_result(peer: Peer, tmp_path: Path) -> None:
+    async with worker_process(peer, "--state-dir", str(tmp_path), "--slots", "2") as process:
+        # given a worker whose disk hangs, with a job
+        session = await peer.welcomed(lease_ms=2000)
+        with FrozenThread(process.pid, "spool"):
+            await session.assign(shell(1, "echo meanwhile"))
+
+            # then the result is told all the same, and that no more jobs are wanted
+            unwell = await session.receive("beat", lambda beat: beat.slots == 0)
+            result = await session.result(1)
+
+        # and when the disk answers, it wants jobs again
+        await session.receive("beat", lambda beat: beat.slots == 2 and beat.seq > unwell.seq)
+
+    assert unwell.health == "spool: the disk does not answer"
+    assert result.stdout == b"meanwhile\n"
+
+
+@pytest.mark.parametrize("then", ["true", "sleep 30"])
+async def test_a_drain_tells_what_the_disk_has_not_taken_and_ends(
+    peer: Peer, tmp_path: Path, started: Fifo, then: str
+) -> None:
+    options = ("--state-dir", str(tmp_path), "--drain-seconds", "0.3")
+    async with worker_process(peer, *options) as process:
+        # given a job that ends, by itself or by the drain, while the disk hangs
+        session = await peer.welcomed()
+        with FrozenThread(process.pid, "spool") as disk:
+            await session.assign(shell(1, f"echo told; echo > {started}; {then}"))
+            await started.line()
+
+            # when the worker is told to end, then it tells the result and does not wait for the disk
+            process.send_signal(signal.SIGTERM)
+            result = await session.result(1)
+            await disk.ended()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await process.communicate()
+
+    assert result.stdout == b"told\n"
+    assert process.returncode == 0

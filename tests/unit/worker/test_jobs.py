@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest_asyncio
 
 from orqestra._dispatch import Executor, Spool
-from orqestra.v1.worker_pb2 import HeldAttempt, Result, ResultAcks
+from orqestra.model import limits
+from orqestra.v1.worker_pb2 import HeldAttempt, OutputAck, Result, ResultAcks
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.lease import Lease, boot_seconds
 from orqestra.worker.outgoing import attempt_of
@@ -194,3 +195,17 @@ async def test_the_result_of_a_job_that_nobody_knows_is_kept_aside(tmp_path: Pat
 
     (kept,) = (tmp_path / "spool" / "aside").iterdir()
     assert decode(kept.read_bytes()).result.stdout == b"whose?\n"
+
+
+async def test_the_result_whose_output_is_refused_is_kept_aside(tmp_path: Path) -> None:
+    async with working(tmp_path) as jobs:
+        jobs.lease = lease()
+        jobs.accept([shell(1, f"head -c {limits.OUTPUT_INLINE_BYTES + 1} /dev/zero")])
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (piece := jobs.results.take_output()) is None:
+                await jobs.outgoing.wait()
+        jobs.output_stored(OutputAck(attempt=piece.attempt, stream=piece.stream, offset=piece.offset, stored=False))
+        assert jobs.held() == []
+
+    (kept,) = (tmp_path / "spool" / "aside").iterdir()
+    assert decode(kept.read_bytes()).ahead[0].data == piece.data

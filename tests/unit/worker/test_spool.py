@@ -13,7 +13,8 @@ from orqestra.v1.worker_pb2 import Result
 from orqestra.worker.outcome import Finished, Piece
 from orqestra.worker.outgoing import message_of
 from orqestra.worker.results import Unacknowledged
-from orqestra.worker.spool import VERSION, ResultSpool, decode, encode
+from orqestra.worker.spool import SILENCE_SECONDS, VERSION, ResultSpool, decode, encode
+from tests.support.clock import ManualClock
 
 PATIENCE_SECONDS = 10.0
 REF = AttemptRef(1, 2, -3)
@@ -124,3 +125,34 @@ def test_without_a_disk_results_go_on_from_memory_and_its_return_is_noticed(tmp_
     assert durable.health == ""
     spool.close()
     assert [decode(record).result.attempt.job_id for _, record in Spool(tmp_path / "spool").recovered()] == [4]
+
+
+async def test_a_disk_that_does_not_answer_is_trouble_until_a_sync_is_told(tmp_path: Path) -> None:
+    # given a result that the disk has been handed, with no answer yet
+    clock = ManualClock()
+    spool, results = Spool(tmp_path / "spool"), Unacknowledged()
+    durable = ResultSpool(spool, results, monotonic=clock.monotonic)
+    durable.add(REF, Finished(result=FINISHED.result))
+    await clock.advance(SILENCE_SECONDS - 0.1)
+    assert not durable.read()
+    assert results.take_results() == []
+
+    # when it has taken too long, then it is sent from memory, and what comes after it too
+    await clock.advance(0.2)
+    assert durable.read()
+    other = AttemptRef(4, 5, 6)
+    durable.add(other, Finished(result=Result(attempt=message_of(other))))
+    assert durable.health == "spool: the disk does not answer"
+    assert [result.attempt.job_id for result in results.take_results()] == [1, 4]
+    assert not durable.read()
+
+    # when all is acknowledged before the disk takes it, then its answer is noticed nevertheless
+    durable.remove(REF, keep_aside=True)
+    durable.remove(other)
+    durable.flush()
+    assert read(durable, spool)
+    assert durable.health == ""
+    durable.flush()
+    spool.close()
+    assert Spool(tmp_path / "spool").recovered() == []
+    assert [decode(file.read_bytes()).result for file in (tmp_path / "spool" / "aside").iterdir()] == [FINISHED.result]

@@ -21,6 +21,7 @@ use std::io::{self, Read};
 use std::os::fd::RawFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -45,6 +46,8 @@ use writer::{Beginning, Writer};
 
 /// How long what was set aside is kept.
 const ASIDE_AGE: Duration = Duration::from_secs(24 * 3600);
+/// How long `close` waits for a disk that does not answer.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// What an earlier process left.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -61,7 +64,13 @@ pub struct Recovered {
 pub struct Spool {
     queue: Arc<Queue>,
     tidings: Arc<Tidings>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<Running>>,
+}
+
+/// The thread, and what is cut off when it ends.
+struct Running {
+    thread: JoinHandle<()>,
+    alive: Receiver<()>,
 }
 
 impl Spool {
@@ -84,13 +93,15 @@ impl Spool {
         let tidings = Arc::new(Tidings::new()?);
         let writer = Writer::new(beginning, &queue, &tidings);
         let told = Arc::clone(&tidings);
+        let (held, alive) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("spool".into()).spawn(move || {
+            let _held = held;
             // Whoever waits for a record must get to know that none will be written any more.
             if panic::catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
                 told.trouble(libc::EIO);
             }
         })?;
-        let thread = Mutex::new(Some(thread));
+        let thread = Mutex::new(Some(Running { thread, alive }));
         let spool = Self {
             queue,
             tidings,
@@ -127,12 +138,16 @@ impl Spool {
         self.tidings.take()
     }
 
-    /// Writes what waits and ends the thread. What is appended after it is never written.
+    /// Writes what waits and ends the thread. What is appended after it is never written. If the
+    /// disk does not answer for two seconds the thread is left to it: nobody may open the directory
+    /// while this process lives.
     pub fn close(&self) {
         self.queue.add(|work| work.close = true);
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = thread.take() {
-            let _ = thread.join();
+        if let Some(running) = thread.take()
+            && running.alive.recv_timeout(CLOSE) != Err(RecvTimeoutError::Timeout)
+        {
+            let _ = running.thread.join();
         }
     }
 }

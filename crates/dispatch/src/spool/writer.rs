@@ -117,15 +117,21 @@ impl Writer {
     /// Notes what is to be written and what is not wanted any more.
     fn accept(&mut self, work: Work) {
         self.state.pending.extend(work.append);
-        for key in &work.set_aside {
-            if self.aside < ASIDE_FILES
-                && let Some(payload) = self.read_back(*key)
-            {
-                self.folder.set_aside(*key, &payload);
-                self.aside += 1;
+        let mut unwanted: HashSet<u64> = work.delete.into_iter().collect();
+        for key in work.set_aside {
+            if self.aside < ASIDE_FILES {
+                match self.read_back(key) {
+                    Ok(Some(payload)) => {
+                        self.folder.set_aside(key, &payload);
+                        self.aside += 1;
+                    }
+                    Ok(None) => {}
+                    // The next process finds the record once more.
+                    Err(_) => continue,
+                }
             }
+            unwanted.insert(key);
         }
-        let unwanted: HashSet<u64> = work.delete.into_iter().chain(work.set_aside).collect();
         if !unwanted.is_empty() && !self.state.pending.is_empty() {
             self.state
                 .pending
@@ -151,9 +157,11 @@ impl Writer {
         let moving = self.ledger.to_move(active, self.segment_bytes);
         for (key, _) in moving {
             match self.read_back(key) {
-                Some(payload) => self.state.pending.push_back((key, payload)),
+                Ok(Some(payload)) => self.state.pending.push_back((key, payload)),
                 // The disk has lost it. It is still with the caller, or was never asked for.
-                None => _ = self.ledger.remove(key),
+                Ok(None) => _ = self.ledger.remove(key),
+                // It may well be there: no descriptor is free, say. Its segment stays.
+                Err(_) => {}
             }
         }
         self.write_pending()?;
@@ -252,15 +260,24 @@ impl Writer {
         }
     }
 
-    fn read_back(&self, key: u64) -> Option<Vec<u8>> {
-        let place = self.ledger.place(key)?;
+    /// What a record says; None: what stands in its place is no record. An error says nothing
+    /// about the record.
+    fn read_back(&self, key: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(place) = self.ledger.place(key) else {
+            return Ok(None);
+        };
         let mut bytes = vec![0; place.bytes as usize];
-        let file = self.folder.segment(place.segment).ok()?;
-        file.read_exact_at(&mut bytes, place.offset).ok()?;
-        match frame::read_frame(place.segment.salt, place.offset, &bytes)?.0 {
-            Entry::Record(_, payload) => Some(payload.to_vec()),
-            Entry::Deleted(_) => None,
+        let file = self.folder.segment(place.segment)?;
+        match file.read_exact_at(&mut bytes, place.offset) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            done => done?,
         }
+        Ok(
+            match frame::read_frame(place.segment.salt, place.offset, &bytes) {
+                Some((Entry::Record(_, payload), _)) => Some(payload.to_vec()),
+                Some((Entry::Deleted(_), _)) | None => None,
+            },
+        )
     }
 
     /// Removes the segments that nobody needs, and empties the one that is written on if nothing in
