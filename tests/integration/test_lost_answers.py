@@ -6,7 +6,14 @@ import grpc
 import pytest
 
 from orqestra.engine.claims import Claims
-from orqestra.v1.jobs_pb2 import STATUS_CANCELLED, Backoff, RetryJobRequest, SubmitBatchRequest, SubmitRequest
+from orqestra.v1.jobs_pb2 import (
+    STATUS_CANCELLED,
+    Backoff,
+    CancelledJob,
+    RetryJobRequest,
+    SubmitBatchRequest,
+    SubmitRequest,
+)
 from orqestra.v1.workflows_pb2 import TriggerWorkflowRequest
 from tests.support.engine import engine_on
 from tests.support.lossy_postgres import LossyPostgres
@@ -238,9 +245,10 @@ async def test_a_cancel_whose_commit_is_lost_is_a_cancel(
     job_id = await frail.submit()
     lossy.lose("COMMIT", after_commit=after_commit, following="cancel_jobs")
 
-    await frail.cancel(job_id)
+    [answer] = await frail.cancel(job_id)
 
     assert lossy.cuts == 1
+    assert answer.outcome == CancelledJob.OUTCOME_CANCELLED
     assert (await frail.job(job_id)).status == STATUS_CANCELLED
 
 

@@ -39,9 +39,9 @@ class Cancelled:
 
 @dataclass(kw_only=True)
 class _Tried:
-    """The fence of a job that a try to retry it was about to commit with."""
+    """What a job was like before a try to retry it that was about to commit."""
 
-    fence: int | None = None
+    found: Row | None = None
 
 
 class Cancels(Service):
@@ -60,7 +60,7 @@ class Cancels(Service):
 
     async def cancel(self, ids: Sequence[int]) -> list[Cancelled]:
         """Cancel jobs, and with a step its run; answers in the order asked. Doing it twice is harmless."""
-        rows = await until_known(lambda: self._transact(sorted(set(ids)), run_ids=()), self._note_unknown)
+        rows = await self._until_known(ids)
         await self._spread(rows)
         found = {row["id"]: row for row in rows}
         return [_cancelled(job_id, found.get(job_id)) for job_id in ids]
@@ -69,7 +69,7 @@ class Cancels(Service):
         """Cancel a run and its live step. False: the run had ended. Raises NotFound if there is none."""
         if await self._database.fetch_one("get_run", id=run_id) is None:
             raise NotFound("run", run_id)
-        rows = await until_known(lambda: self._transact((), run_ids=(run_id,)), self._note_unknown)
+        rows = await self._until_known((), run_ids=(run_id,))
         await self._spread(rows)
         run = await self._database.fetch_one("get_run", id=run_id)
         return run is not None and run["cancel_requested_at"] is not None
@@ -105,13 +105,19 @@ class Cancels(Service):
     def _note_unknown(self) -> None:
         self._repairs.count(Repair.CANCEL_UNKNOWN)
 
-    async def _transact(self, ids: Sequence[int], *, run_ids: Iterable[int]) -> list[Row]:
+    async def _until_known(self, ids: Sequence[int], *, run_ids: Sequence[int] = ()) -> list[Row]:
+        """Cancel, and answer with what the try found that did it, though its COMMIT had no answer."""
+        tried: dict[int, Row] = {}
+        return await until_known(lambda: self._transact(ids, run_ids, tried), self._note_unknown)
+
+    async def _transact(self, ids: Iterable[int], run_ids: Iterable[int], tried: dict[int, Row]) -> list[Row]:
         async with self._database.transaction() as statements:
-            found = await statements.fetch("find_runs", ids=ids)
+            # A step that an earlier try has cancelled is no longer the live one of its run.
+            wanted = {*ids, *tried}
+            found = await statements.fetch("find_runs", ids=sorted(wanted))
             runs = sorted({*run_ids, *(row["run_id"] for row in found)})
             if runs:
                 await statements.fetch("lock_runs", ids=runs)
-            wanted = set(ids)
             for run_id in run_ids:
                 await statements.fetch("request_run_cancel", id=run_id)
                 steps = await statements.fetch("list_steps", run_id=run_id)
@@ -120,7 +126,8 @@ class Cancels(Service):
             for row in rows:
                 if row["run_id"] is not None and row["state"] == State.CANCELLED:
                     await statements.fetch("close_run", id=row["run_id"], state=RunState.CANCELLED, error=None)
-            return rows
+            tried |= {row["id"]: _first_found(row, tried.get(row["id"])) for row in rows}
+            return [tried[row["id"]] for row in rows]
 
     async def _spread(self, rows: Sequence[Row]) -> None:
         """Tell workers, other servers, Redis and whoever watches; all of it may be lost."""
@@ -160,7 +167,8 @@ class Cancels(Service):
         """Retry a job once; None: an earlier try, whose COMMIT had no answer, has done it."""
         async with self._database.transaction() as statements:
             run = await _lock_run(statements, job_id)
-            if tried.fence is not None and await _is_retried(statements, job_id, tried.fence):
+            found = await statements.fetch_one("lock_jobs", ids=[job_id])
+            if tried.found is not None and not _is_as_before(tried.found, found):
                 return None
             if run is not None and run["state"] == RunState.CANCELLED:
                 raise Refused(f"job {job_id} is a step of run {run['id']}, which is cancelled; trigger it again")
@@ -173,14 +181,20 @@ class Cancels(Service):
             entries = outbox.encode([job_id], [row["lane_id"]], [row["priority"]], [0])
             kept = await statements.fetch_one("add_outbox", server_id=self._server_id, entries=entries)
             assert kept is not None
-            tried.fence = row["fence"]
+            tried.found = found
             return kept["id"], entries
 
 
-async def _is_retried(statements: Statements, job_id: int, fence: int) -> bool:
-    """Whether a job that had that fence when it was to be retried has gone on since."""
-    row = await statements.fetch_one("lock_jobs", ids=[job_id])
-    return row is not None and (row["fence"] != fence or row["state"] not in RETRYABLE)
+def _first_found(row: Row, before: Row | None) -> Row:
+    """What the earlier try found, if it is the one that cancelled the job; its mark of time shows that."""
+    if before is None or row["was"] not in TERMINAL or row["cancel_requested_at"] != before["cancel_requested_at"]:
+        return row
+    return before
+
+
+def _is_as_before(before: Row, now: Row | None) -> bool:
+    """Whether nobody has touched an ended job; one that was retried and has ended again did so later."""
+    return now is not None and all(before[name] == now[name] for name in ("state", "fence", "finished_at"))
 
 
 async def _lock_run(statements: Statements, job_id: int) -> Row | None:

@@ -88,10 +88,15 @@ class Relay(Service):
         self._wake_lanes([lane for push in pushes for lane in push.lanes])
 
     async def _relay_own(self) -> None:
-        # First what is pushed already, so that it is not pushed again.
-        await self._delete()
-        rows = await self._database.insist("take_own_outbox", server_id=self._server_id, at_most=ROWS)
+        # Before the look: what is committed while it is under way it may not see, and that is asked for anew.
         self._may_lack_own = False
+        try:
+            # First what is pushed already, so that it is not pushed again.
+            await self._delete()
+            rows = await self._database.insist("take_own_outbox", server_id=self._server_id, at_most=ROWS)
+        except BaseException:
+            self._may_lack_own = True
+            raise
         if rows:
             await self._push([(row["id"], row["entries"]) for row in rows])
 
@@ -100,7 +105,9 @@ class Relay(Service):
         if self._link.up:
             rows = await self._database.insist("take_outbox", older_ms=OTHERS_AFTER_MS, at_most=ROWS)
             if rows:
-                self._repairs.count(Repair.OUTBOX_OF_OTHERS, len(rows))
+                # A row is as old as its statement, which may have waited long for a lock: then it is one of our own.
+                others = sum(row["server_id"] != self._server_id for row in rows)
+                self._repairs.count(Repair.OUTBOX_OF_OTHERS, others)
                 await self._push([(row["id"], row["entries"]) for row in rows])
                 await self._delete()
         else:

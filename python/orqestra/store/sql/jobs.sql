@@ -176,7 +176,7 @@ SELECT DISTINCT run_id FROM wanted WHERE run_id IS NOT NULL ORDER BY run_id;
 -- name: lock_jobs
 SELECT id, state, attempt, max_retries, backoff_base_ms, backoff_factor, backoff_cap_ms,
        lost_count, return_count, cancel_requested_at IS NOT NULL AS cancel_requested,
-       fence, token, session_id, run_id, step_key
+       fence, token, session_id, run_id, step_key, finished_at
 FROM jobs
 WHERE id = ANY(:ids::bigint[])
 ORDER BY id
@@ -238,7 +238,7 @@ RETURNING j.id, j.lane_id, j.priority, j.state,
 -- name: cancel_jobs
 -- A waiting job ends here; a running one is marked, and every end of its attempt is then `cancelled`.
 WITH locked AS (
-    SELECT id, state FROM jobs WHERE id = ANY(:ids::bigint[]) ORDER BY id FOR UPDATE
+    SELECT id, state, cancel_requested_at FROM jobs WHERE id = ANY(:ids::bigint[]) ORDER BY id FOR UPDATE
 ),
 changed AS (
     UPDATE jobs j
@@ -249,10 +249,11 @@ changed AS (
         cancel_requested_at = coalesce(j.cancel_requested_at, clock_timestamp())
     FROM locked l
     WHERE j.id = l.id AND (l.state = ANY(:waiting::text[]) OR l.state = 'running')
-    RETURNING j.id, j.state, j.session_id, j.fence, j.token, j.lane_id, j.priority, j.run_id
+    RETURNING j.id, j.state, j.cancel_requested_at, j.session_id, j.fence, j.token, j.lane_id, j.priority, j.run_id
 )
-SELECT l.id, l.state AS was, coalesce(c.state, l.state) AS state, c.session_id, c.fence, c.token,
-       c.lane_id, c.priority, c.run_id
+SELECT l.id, l.state AS was, coalesce(c.state, l.state) AS state,
+       coalesce(c.cancel_requested_at, l.cancel_requested_at) AS cancel_requested_at,
+       c.session_id, c.fence, c.token, c.lane_id, c.priority, c.run_id
 FROM locked l LEFT JOIN changed c USING (id);
 
 -- name: retry_job

@@ -5,7 +5,7 @@ INSERT INTO outbox (server_id, entries) VALUES (:server_id, :entries) RETURNING 
 
 -- name: take_outbox
 -- Rows that their own server has not relayed in time. Two servers may take the same one: no harm.
-SELECT id, entries FROM outbox
+SELECT id, server_id, entries FROM outbox
 WHERE created_at < clock_timestamp() - :older_ms::bigint * interval '1 millisecond'
 ORDER BY id LIMIT :at_most;
 
