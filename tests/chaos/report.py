@@ -115,7 +115,7 @@ def _head(summarised: dict[str, Any]) -> str:
         f"{machine['cpus']} CPUs, seed {summarised['seed']}: "
         f"{sum(cell['acked'] for cell in cells)} submits acknowledged, {sum(cell['lost'] for cell in cells)} lost, "
         f"{sum(cell['unexpected'] for cell in cells)} unexpected; "
-        f"{sum(cell['ok'] for cell in cells)} of {len(cells)} cells hold."
+        f"{sum(cell['ok'] for cell in cells)} of {len(cells)} cells hold. {summarised.get('note', '')}".rstrip()
     )
 
 

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from orqestra.v1 import worker_pb2 as pb
-from orqestra.worker import stream
+from orqestra.worker import connection
 from tests.support.fifo import Fifo
 from tests.support.worker_peer import PATIENCE_SECONDS, Peer, shell
 from tests.support.working import held, worker_process, working
@@ -42,7 +42,7 @@ async def test_a_server_that_acknowledges_no_beat_is_left(peer: Peer, tmp_path: 
 async def test_a_server_that_takes_connections_and_says_nothing_is_left(
     peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "WELCOME_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "WELCOME_SECONDS", 0.2)
     connected: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
     mute = await asyncio.start_server(lambda _reader, writer: connected.put_nowait(writer), "127.0.0.1")
     port = mute.sockets[0].getsockname()[1]
