@@ -11,22 +11,23 @@ Two packed formats, one entry after the other without separators:
 `backoff` and `outbox` are namespaces: classes with static methods only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Literal, final
+from typing import Final, Literal, final
 
 __all__ = [
     "Assignment",
     "Command",
     "Demand",
-    "Executor",
     "Exit",
+    "Gone",
     "Live",
     "Matcher",
     "Push",
-    "Spool",
+    "Supervisor",
     "backoff",
     "outbox",
+    "supervise",
 ]
 
 @final
@@ -200,7 +201,7 @@ class Command:
     `key` is the caller's name for it: below 2 ** 62, and free again once its Exit was taken. `argv[0]`
     is looked up in the PATH of `env` unless it has a slash. `env` is the whole environment. It runs in
     `cwd`, or where this process is, and reads `stdin`, or nothing. After `timeout_ms` (0: never) it is
-    ended as by `Executor.cancel`, with `grace_ms` between TERM and KILL.
+    ended as by `Supervisor.cancel`, with `grace_ms` between TERM and KILL. `tag` comes back with its Exit.
     """
 
     def __new__(
@@ -213,64 +214,126 @@ class Command:
         stdin: bytes | None = None,
         timeout_ms: int = 0,
         grace_ms: int = 5000,
+        tag: bytes | None = None,
+        directory: bytes | None = None,
+        previous_output: bytes | None = None,
     ) -> Command: ...
     @property
     def key(self) -> int: ...
 
-@final
-class Executor:
-    """Runs commands, each as a process group, on threads of its own. Every method returns at once.
+def supervise(
+    directory: str | PathLike[str],
+    *,
+    daemon: int | None,
+    version: str,
+    incarnation: str,
+    orphan_ms: int,
+    spawners: int = 2,
+    head_bytes: int = 262144,
+    tail_bytes: int = 786432,
+    drain_ms: int = 2000,
+    segment_bytes: int = 8388608,
+    reached: Callable[[str], object] | None = None,
+) -> None:
+    """Be the supervisor of a worker's `directory`; return when it is over. For a process of its own.
 
-    Each command that was taken gets exactly one Exit. Its end is that of its main process; what others of
-    its group still write is read for `drain_ms`, then the group gets KILL. Of each output stream, the
-    first `head_bytes` and the last `tail_bytes` are kept. Dropping it sends KILL to all that runs.
+    Commands run as the children of this process, each as a session, and all that they leave behind comes
+    to it. An end is that of the main process; what others still write is read for `drain_ms`, and then they
+    get KILL. Of each output stream, the first `head_bytes` and the last `tail_bytes` are kept. Ends are in
+    `directory`/spool before they are told, and until they are forgotten, in segments up to `segment_bytes`.
 
-    Descendants that leave the session (setsid, double fork) are not found. OSError if there are no
-    threads or descriptors to be had.
+    `daemon` is the descriptor of a connection to the daemon that starts it; later ones come to the socket
+    in `directory`. Without a daemon commands go on for `orphan_ms`, and are then ended. `version` and
+    `incarnation` are told to all daemons. `reached` is for tests: it is called with the names of moments,
+    by whichever thread passes them.
+
+    OSError if the directory can't be used, or if another supervisor lives in it.
     """
 
-    def __new__(
-        cls, *, spawners: int = 2, head_bytes: int = 262144, tail_bytes: int = 786432, drain_ms: int = 2000
-    ) -> Executor: ...
+@final
+class Supervisor:
+    """The daemon's end of the line to a supervisor; takes over a connected socket. Every method returns at once.
+
+    OSError if nobody answers there, or what answers is no supervisor. If `protocol` is not `PROTOCOL`, it
+    does not listen to us.
+    """
+
+    PROTOCOL: Final[int]
+    def __new__(cls, socket_fd: int, *, version: str, orphan_ms: int) -> Supervisor: ...
+    @property
+    def protocol(self) -> int: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def incarnation(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def torn(self) -> int:
+        """How many segments of its spool, at its start, ended in the middle of a record. That end was cut off."""
+
+    @property
+    def damaged(self) -> int:
+        """At how many places in its spool, at its start, stood what was never written. That is lost."""
+
+    @property
+    def held(self) -> list[tuple[int, bytes, bool]]:
+        """What it held when this was made: (key, tag, whether it has ended). Of those that have, an Exit follows."""
+
+    @property
+    def health(self) -> str:
+        """What it suffered from when `reports` was called last; empty: nothing."""
+
+    @property
+    def strays(self) -> int:
+        """How many processes it knew then that have left their command, and belong to none that can be told."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended: there will be no more reports."""
+
     def fileno(self) -> int:
         """A descriptor that is readable while reports wait, for `loop.add_reader`."""
 
     def start(self, commands: Sequence[Command]) -> None:
-        """Take commands. ValueError if a key is in use, RuntimeError after `stop`: then none was taken.
+        """Have commands run. ValueError for one that was started before: then none is.
 
-        A command that can't be run is reported like any other, with the reason `spawn_failed`.
+        A command that can't be run is reported like any other, with the reason `spawn_failed`; one whose key
+        is in use is passed over.
         """
 
     def cancel(self, keys: Sequence[int]) -> None:
-        """Send TERM to their groups and KILL after their grace. What has not started never will.
+        """Send TERM to their processes and KILL after their grace. What has not started never will.
 
         Keys of commands that have ended are passed over.
         """
 
     def kill(self, keys: Sequence[int]) -> None:
-        """Send KILL to their groups now; for the rest as `cancel`."""
+        """Send KILL to their processes now; for the rest as `cancel`."""
 
     def follow(self, key: int, from_offset_stdout: int, from_offset_stderr: int) -> None:
         """Report the output of a command while it runs, beginning with what is kept from the offsets on.
 
-        Who does not take reports loses the oldest of it, and sees that by the offsets.
+        Who does not take reports misses some of it, and sees that by the offsets.
         """
 
     def unfollow(self, key: int) -> None:
-        """Report no more live output of a command, nor what waits."""
+        """Report no more live output of a command."""
 
-    def reports(self) -> list[Exit | Live]:
+    def forget(self, keys: Sequence[int]) -> None:
+        """Keep the ends of these commands no longer."""
+
+    def set_aside(self, keys: Sequence[int]) -> None:
+        """Keep their ends no longer, but for a day in `spool/aside/`, where nobody reads them."""
+
+    def stop(self) -> None:
+        """Have it take no more commands, tell the ends that are not durable, and end once `hang_up` was called."""
+
+    def hang_up(self) -> None:
+        """Say nothing more. If `stop` was called before, it ends with the last command; else it awaits another daemon."""
+
+    def reports(self) -> list[Exit | Live | Gone]:
         """Take all reports that wait; the live output of a command comes before its end."""
-
-    def running(self) -> int:
-        """How many commands were taken whose Exit is not among the reports yet."""
-
-    def stop(self, kill: bool) -> None:
-        """Take no more commands, and report those that have not started as cancelled.
-
-        With `kill` send KILL to all, and wait for their end, at most five seconds; else they run on. The
-        threads end with the last command. Reports can still be taken.
-        """
 
 @final
 class Exit:
@@ -292,6 +355,8 @@ class Exit:
 
     @property
     def key(self) -> int: ...
+    @property
+    def tag(self) -> bytes: ...
     @property
     def reason(self) -> Literal["exited", "signalled", "timeout", "cancelled", "spawn_failed"]: ...
     @property
@@ -343,58 +408,8 @@ class Live:
     def data(self) -> bytes: ...
 
 @final
-class Spool:
-    """Keeps records, opaque bytes with a key each, on disk until they are deleted.
-
-    Every method but `close` returns at once; a thread writes. What waits is one group and one sync, and
-    while that is under way the next group gathers. Files in `directory`: segments up to `segment_bytes`,
-    removed oldest first when nothing in them is wanted, and rewritten when most of them is not; `aside/`.
-
-    The caller has the directory for itself. OSError if it can't be used.
-    """
-
-    def __new__(cls, directory: str | PathLike[str], *, segment_bytes: int = 8388608) -> Spool: ...
-    @property
-    def torn(self) -> int:
-        """How many segments, when this was opened, ended in the middle of a record. That end was cut off."""
+class Gone:
+    """A command has ended, and its end can't be read from the disk any more."""
 
     @property
-    def damaged(self) -> int:
-        """At how many places in segments, when this was opened, stood what was never written.
-
-        The record there is lost; all others are there.
-        """
-
-    def recovered(self) -> list[tuple[int, bytes]]:
-        """Take the records that were there when this was opened, oldest first. The second call has none.
-
-        One that was deleted by a process that was killed shortly afterwards may be among them.
-        """
-
-    def fileno(self) -> int:
-        """A descriptor that is readable while `take` has something new, for `loop.add_reader`."""
-
-    def append(self, records: Sequence[tuple[int, bytes]]) -> None:
-        """Take records to be written. No key (below 2 ** 64) is used twice. ValueError beyond 256 MiB each."""
-
-    def delete(self, keys: Sequence[int]) -> None:
-        """Forget these records, whether they are durable yet or not. Unknown keys are passed over."""
-
-    def set_aside(self, key: int) -> None:
-        """Delete a durable record and keep its bytes in `aside/`, to be removed by the first start a day later.
-
-        Beyond 1000 such files nothing more is kept.
-        """
-
-    def take(self) -> tuple[list[int], int | None]:
-        """Take the keys that have become durable since the last call, and the error number while none can.
-
-        While there is trouble all that is not durable is kept and tried again each second.
-        """
-
-    def close(self) -> None:
-        """Write what waits, end the thread and wait for that. What is appended afterwards is never written.
-
-        A disk that does not answer is waited for for two seconds; nobody may open the directory then while
-        this process lives.
-        """
+    def key(self) -> int: ...

@@ -228,6 +228,16 @@ class Settings:
             "jobs back. 30 lets short commands end and does not hold up an upgrade.",
         )
     )
+    orphan_seconds: float = field(
+        metadata=_read_from(
+            name="ORQESTRA_ORPHAN_SECONDS",
+            kind=seconds(1, 24 * HOUR_SECONDS),
+            default="600",
+            unit="seconds",
+            why="How long commands go on after their worker's daemon was killed or upgraded, until another one takes "
+            "them over; then they are ended. 600 leaves time for an upgrade.",
+        )
+    )
     worker_environment: tuple[str, ...] = field(
         metadata=_read_from(
             name="ORQESTRA_WORKER_ENV",

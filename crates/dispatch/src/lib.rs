@@ -8,8 +8,8 @@
 //! 3. [`matcher`]: which session gets which job.
 //! 4. [`backoff`]: when a failed attempt is followed by the next.
 //!
-//! Then the two that touch the operating system, for a worker, each on threads of its own: [`executor`]
-//! runs commands, and [`spool`] keeps their results on disk. `sys` is where they meet it.
+//! Then those that touch the operating system, for a worker: [`executor`] runs commands, [`spool`] keeps
+//! their results on disk, and [`supervisor`] is the process in which both live. `sys` is where they meet it.
 //!
 //! [`error`] is what the pure ones answer to input that breaks their contract. `python` holds the thin
 //! shells that make up `orqestra._dispatch`; it is built with the feature of that name.
@@ -23,5 +23,6 @@ pub mod outbox;
 #[cfg(feature = "python")]
 mod python;
 pub mod spool;
+pub mod supervisor;
 #[expect(unsafe_code, reason = "the system calls, and nothing else")]
 mod sys;

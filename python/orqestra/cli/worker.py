@@ -41,6 +41,11 @@ EXIT_SECONDS: Final = 2.0
     type=click.FloatRange(0),
     help="How long commands may go on once it is told to stop.  [default: ORQESTRA_DRAIN_SECONDS, else 30]",
 )
+@click.option(
+    "--orphan-seconds",
+    type=click.FloatRange(1),
+    help="How long commands go on without this process.  [default: ORQESTRA_ORPHAN_SECONDS, else 600]",
+)
 @click.pass_context
 def worker(
     context: click.Context,
@@ -52,6 +57,7 @@ def worker(
     server: str | None,
     state_dir: str | None,
     drain_seconds: float | None,
+    orphan_seconds: float | None,
 ) -> None:
     """Run a worker.
 
@@ -60,7 +66,8 @@ def worker(
     what the job brings and ORQESTRA_*; nothing else.
 
     SIGTERM or SIGINT drains it: what has not started goes back, what runs may end; after the drain time
-    it is ended and goes back too. A second signal ends it at once.
+    it is ended and goes back too. A second signal ends it at once. SIGUSR2, or a death, leaves the
+    commands running: the next start with this state directory takes them over.
     """
     queues = tuple(dict.fromkeys(queues)) or (QUEUE_DEFAULT,)
     _check(queues, labels, name)
@@ -73,6 +80,7 @@ def worker(
         worker_slots=slots,
         state_dir=state_dir,
         drain_seconds=drain_seconds,
+        orphan_seconds=orphan_seconds,
         servers=server or context.meta.get(SERVER),
     )
     log.configure(settings.log_level, settings.log_format)
@@ -84,6 +92,7 @@ def worker(
         labels=dict(labels),
         state_dir=settings.state_dir,
         drain_seconds=settings.drain_seconds,
+        orphan_seconds=settings.orphan_seconds,
         passed_on=settings.worker_environment,
     )
     context.exit(_run(Worker(options).run))

@@ -39,6 +39,8 @@ PROBE_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 9.5
 WORKER_STOP_SECONDS: Final = 6.0
 DATABASE_STOP_SECONDS: Final = 1.5
+# All is to end with us: commands do not wait for another worker.
+ORPHAN_SECONDS: Final = 5
 # A command gets this to end by itself, then its grace of 5 s, before the worker is killed.
 DRAIN_SECONDS: Final = 0.5
 
@@ -265,6 +267,7 @@ class Stack:
             environment={
                 **os.environ,
                 "ORQESTRA_DRAIN_SECONDS": str(DRAIN_SECONDS),
+                "ORQESTRA_ORPHAN_SECONDS": str(ORPHAN_SECONDS),
                 **self.settings,
                 **self._environment(),
             },

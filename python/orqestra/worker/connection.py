@@ -6,7 +6,7 @@ of a restarted server do not come all at once. Commands go on meanwhile.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,12 +65,20 @@ class Connection:
     """
 
     def __init__(
-        self, addresses: Sequence[str], introduction: Introduction, identity: Identity, jobs: Jobs, *, clock: Clock
+        self,
+        addresses: Sequence[str],
+        introduction: Introduction,
+        identity: Identity,
+        jobs: Jobs,
+        *,
+        incarnation: Callable[[], str],
+        clock: Clock,
     ) -> None:
         self._addresses = random.sample(addresses, len(addresses))
         self._turn = 0
         self._introduction = introduction
         self._identity = identity
+        self._incarnation = incarnation
         self._jobs = jobs
         self._clock = clock
         self._closing = asyncio.Event()
@@ -95,6 +103,11 @@ class Connection:
         """Tell the server at once that the slots have changed."""
         if self._stream is not None:
             self._stream.beat_now()
+
+    def renew(self) -> None:
+        """End the stream, so that the next Hello tells the server what runs the commands now."""
+        if self._stream is not None:
+            self._stream.abandon()
 
     def close(self) -> None:
         """Write what waits, end the stream and open no other; `run` returns."""
@@ -127,7 +140,7 @@ class Connection:
         return Hello(
             protocol=PROTOCOL,
             worker_id=self._identity.worker_id,
-            incarnation=self._identity.incarnation,
+            incarnation=self._incarnation(),
             number=self._identity.next_number(),
             name=self._introduction.name,
             slots=self._jobs.offered_slots,

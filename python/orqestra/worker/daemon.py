@@ -11,28 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orqestra._dispatch import Executor, Spool
+from orqestra._dispatch import Supervisor
 from orqestra.clock import Clock, SystemClock
 from orqestra.log import get_logger
 from orqestra.model import limits
+from orqestra.model.errors import StartFailed
 from orqestra.worker.connection import Connection, Introduction
 from orqestra.worker.environment import base_environment
 from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.shell import Shell
-from orqestra.worker.spool import open_spool
+from orqestra.worker.supervision import Supervision
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+HAND_OVER_SIGNAL: Final = signal.SIGUSR2
 # Of those whose results are not delivered, so many are named.
 LOGGED_JOBS: Final = 20
 # What a command that the drain ends has between TERM and KILL, whatever its own grace is.
 DRAIN_GRACE_SECONDS: Final = limits.GRACE_DEFAULT_SECONDS
-# After KILL, until the executor has told the end of all: the time that pipes are still read, and some.
+# After KILL, until the supervisor has told the end of all: the time that pipes are still read, and some.
 KILL_SECONDS: Final = 3.0
 # After the end of the last command, until its result is acknowledged, durable or not.
 DELIVER_SECONDS: Final = 2.0
-# From one look at whether the disk answers to the next.
+# From one look at the time to the next.
 LOOK_SECONDS: Final = 1.0
+# From one attempt to start a supervisor to the next.
+AGAIN_SECONDS: Final = 1.0
 # To end the stream in good order.
 CLOSE_SECONDS: Final = 3.0
 
@@ -50,24 +54,30 @@ class WorkerOptions:
     labels: dict[str, str]
     state_dir: Path
     drain_seconds: float
+    orphan_seconds: float
+    """How long commands go on without a daemon."""
     passed_on: tuple[str, ...] = ()
     """Variables of the worker's own environment that commands see."""
 
 
 class Worker:
-    """One worker in this process. `run` serves until `stop`; SIGTERM and SIGINT call it too."""
+    """One worker in this process. `run` serves until `stop` or `hand_over`.
+
+    SIGTERM and SIGINT call the one, SIGUSR2 the other.
+    """
 
     def __init__(self, options: WorkerOptions, clock: Clock | None = None) -> None:
         self._options = options
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
+        self._handing_over = asyncio.Event()
 
     async def run(self) -> int:
         """Serve; return the exit code: 0, or 1 if results could not be delivered.
 
         Raises:
-            StartFailed: the state directory can't be used.
+            StartFailed: the state directory can't be used, or the supervisor can't be started.
         """
         identity = Identity.open(self._options.state_dir)
         try:
@@ -81,44 +91,48 @@ class Worker:
             self._hurried.set()
         self._stopping.set()
 
-    async def _work(self, identity: Identity) -> int:
-        spool = open_spool(identity.spool_directory)
-        executor = Executor(head_bytes=limits.OUTPUT_HEAD_BYTES, tail_bytes=limits.OUTPUT_TAIL_BYTES)
-        base = base_environment(os.environb, self._options.passed_on)
-        jobs = Jobs(self._options.slots, executor, Shell(base, identity.jobs_directory), spool)
-        connection = self._connection(identity, jobs)
+    def hand_over(self) -> None:
+        """End at once and leave the commands to the supervisor: the next start takes them over."""
+        self._handing_over.set()
 
-        def read_spool() -> None:
-            if jobs.read_spool():
+    async def _work(self, identity: Identity) -> int:
+        supervision = Supervision(identity.directory, self._options.orphan_seconds)
+        base = base_environment(os.environb, self._options.passed_on)
+        jobs = Jobs(self._options.slots, Shell(base, identity.jobs_directory))
+        jobs.attach(supervision.open())
+        connection = self._connection(identity, supervision, jobs)
+
+        def look() -> None:
+            if jobs.look():
                 connection.beat_now()
 
-        try:
-            with (
-                _readable(executor, jobs.read_reports),
-                _readable(spool, read_spool),
-                _regularly(read_spool),
-                _signals(self.stop),
-            ):
-                await self._serve(connection, jobs)
-        finally:
-            # Something runs here only after a fault, or if the kernel can't end it.
-            executor.stop(kill=True)
-            spool.close()
+        watching = asyncio.create_task(_watch(supervision, jobs, connection), name="supervision")
+        with _regularly(look), _signals(self.stop, self.hand_over):
+            await self._serve(connection, jobs, watching)
+        if self._handing_over.is_set():
+            log.info("handing over", held=len(jobs.held()))
+            return 0
+        await supervision.close()
         return _exit_code(jobs)
 
-    async def _serve(self, connection: Connection, jobs: Jobs) -> None:
+    async def _serve(self, connection: Connection, jobs: Jobs, watching: "asyncio.Task[None]") -> None:
         link = asyncio.create_task(connection.run(), name="connection")
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait([link, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if stopping.done():
+        handing_over = asyncio.create_task(self._handing_over.wait())
+        await asyncio.wait([link, watching, stopping, handing_over], return_when=asyncio.FIRST_COMPLETED)
+        if self._stopping.is_set():
             await self._drain(jobs, connection)
+        watching.cancel()
+        if not self._handing_over.is_set():
             connection.close()
             await asyncio.wait([link], timeout=CLOSE_SECONDS)
         stopping.cancel()
-        if link.done():
-            link.result()
+        handing_over.cancel()
+        for work in (link, watching):
+            if work.done() and not work.cancelled():
+                work.result()
 
-    def _connection(self, identity: Identity, jobs: Jobs) -> Connection:
+    def _connection(self, identity: Identity, supervision: Supervision, jobs: Jobs) -> Connection:
         options = self._options
         introduction = Introduction(
             name=options.name or f"{socket.gethostname()}-{identity.index}",
@@ -133,7 +147,14 @@ class Worker:
             queues=list(options.queues),
             addresses=list(options.addresses),
         )
-        return Connection(options.addresses, introduction, identity, jobs, clock=self._clock)
+        return Connection(
+            options.addresses,
+            introduction,
+            identity,
+            jobs,
+            incarnation=lambda: supervision.incarnation,
+            clock=self._clock,
+        )
 
     async def _drain(self, jobs: Jobs, connection: Connection) -> None:
         """Return when all is delivered, or when there is no more time for it."""
@@ -146,20 +167,54 @@ class Worker:
             await _first_of(DRAIN_GRACE_SECONDS, jobs.quiet, self._hurried)
             jobs.kill_running()
             await _first_of(KILL_SECONDS, jobs.quiet)
-        # A disk that is slow must not be why the server never learns of what is known here.
-        jobs.release_results()
+        jobs.end_supervisor()
         await _first_of(DELIVER_SECONDS, jobs.idle)
 
 
-@contextmanager
-def _readable(source: Executor | Spool, call: Callable[[], None]) -> Iterator[None]:
-    """Have `call` called whenever there is something to be taken."""
-    loop = asyncio.get_running_loop()
-    loop.add_reader(source.fileno(), call)
+async def _watch(supervision: Supervision, jobs: Jobs, connection: Connection) -> None:
+    """Take what the supervisor tells, for ever; when it has ended, start another and say so to the server."""
+    while True:
+        assert supervision.supervisor is not None
+        await _listen(supervision.supervisor, jobs, connection)
+        log.error("the supervisor has ended, and all commands with it")
+        supervision.lost()
+        jobs.lost()
+        if not await _start(supervision, jobs):
+            # Without one the server must know all the same that nothing runs here any more.
+            connection.renew()
+            while not await _start(supervision, jobs):
+                await asyncio.sleep(AGAIN_SECONDS)
+        # What its spool has is among what the next Hello says that the worker holds.
+        connection.renew()
+
+
+async def _start(supervision: Supervision, jobs: Jobs) -> bool:
     try:
-        yield
+        jobs.attach(await asyncio.to_thread(supervision.open))
+    except StartFailed as error:
+        log.warning("no supervisor, no slots are offered until there is one", reason=str(error))
+        return False
+    return True
+
+
+async def _listen(supervisor: Supervisor, jobs: Jobs, connection: Connection) -> None:
+    """Return when the supervisor has ended."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def read() -> None:
+        health = jobs.health
+        if not jobs.read_reports():
+            loop.remove_reader(supervisor.fileno())
+            ended.set()
+        elif jobs.health != health:
+            connection.beat_now()
+
+    loop.add_reader(supervisor.fileno(), read)
+    try:
+        await ended.wait()
     finally:
-        loop.remove_reader(source.fileno())
+        loop.remove_reader(supervisor.fileno())
 
 
 @contextmanager
@@ -181,14 +236,15 @@ def _regularly(call: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
+def _signals(stop: Callable[[], None], hand_over: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, stop)
+    calls = {**dict.fromkeys(STOP_SIGNALS, stop), HAND_OVER_SIGNAL: hand_over}
+    for number, call in calls.items():
+        loop.add_signal_handler(number, call)
     try:
         yield
     finally:
-        for number in STOP_SIGNALS:
+        for number in calls:
             loop.remove_signal_handler(number)
 
 

@@ -2,8 +2,9 @@
 
 Never the worker's whole environment: that may hold secrets. From the weakest to the strongest:
 
-    PATH HOME LANG TZ TMPDIR     the worker's; PATH, HOME and LANG have defaults
+    PATH HOME LANG TZ            the worker's; PATH, HOME and LANG have defaults
     those in ORQESTRA_WORKER_ENV the worker's, if it has them
+    TMPDIR                       the command's own temporary folder
     the job's `env`
     ORQESTRA_*, PREVIOUS_OUTPUT  ours
 """
@@ -18,7 +19,8 @@ from orqestra.v1.worker_pb2 import Assignment
 
 PATH_DEFAULT: Final = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LANG_DEFAULT: Final = b"C.UTF-8"
-PASSED_ON: Final = (b"PATH", b"HOME", b"LANG", b"TZ", b"TMPDIR")
+PREVIOUS_OUTPUT: Final = b"previous-output"
+PASSED_ON: Final = (b"PATH", b"HOME", b"LANG", b"TZ")
 
 
 def base_environment(own: Mapping[bytes, bytes], passed_on: Iterable[str]) -> dict[bytes, bytes]:
@@ -30,18 +32,19 @@ def base_environment(own: Mapping[bytes, bytes], passed_on: Iterable[str]) -> di
     return found
 
 
-def job_environment(assignment: Assignment, previous_output_file: bytes | None) -> dict[bytes, bytes]:
-    """Return what we tell a command of its job."""
+def job_environment(assignment: Assignment, directory: bytes) -> dict[bytes, bytes]:
+    """Return what we tell a command of its job, and of the `directory` that is its own."""
     told = {
         b"ORQESTRA_JOB_ID": b"%d" % assignment.attempt.job_id,
         b"ORQESTRA_ATTEMPT": b"%d" % assignment.attempt_number,
         b"ORQESTRA_FENCE": b"%d" % assignment.attempt.fence,
+        b"ORQESTRA_TMPDIR": directory,
     }
     if assignment.run_id:
         told[b"ORQESTRA_RUN_ID"] = b"%d" % assignment.run_id
-    if previous_output_file is not None:
+    if assignment.has_previous_output:
         told[b"PREVIOUS_OUTPUT"] = as_variable(assignment.previous_output)
-        told[b"ORQESTRA_PREVIOUS_OUTPUT_FILE"] = previous_output_file
+        told[b"ORQESTRA_PREVIOUS_OUTPUT_FILE"] = b"%b/%b" % (directory, PREVIOUS_OUTPUT)
     return told
 
 

@@ -2,15 +2,15 @@
 
     STATE_DIR/worker-0/lock        held by the living worker
     STATE_DIR/worker-0/identity    worker_id, and the number up to which Hellos were numbered
-    STATE_DIR/worker-0/spool/      results that no server has acknowledged (`spool`)
-    STATE_DIR/worker-0/jobs/       private files of the commands that run; emptied at each start
+    STATE_DIR/worker-0/spool/      results that no server has acknowledged: the supervisor's, as are all below
+    STATE_DIR/worker-0/jobs/       private folders of the commands that run; emptied when a supervisor starts
+    STATE_DIR/worker-0/supervisor.{sock,lock,log}
 
 Several workers can share a state directory: each takes the first directory that no other has locked.
 """
 
 import fcntl
 import os
-import shutil
 import uuid
 from pathlib import Path
 from typing import Final, Self
@@ -33,16 +33,14 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True):
 class Identity:
     """The identity of one worker and its locked directory; `open` makes it, `close` gives it up.
 
-    `worker_id` is the same at every start, `incarnation` is not, `index` tells the workers of one state
-    directory apart.
+    `worker_id` is the same at every start, `index` tells the workers of one state directory apart.
     """
 
     def __init__(self, directory: Path, index: int, lock: int, kept: _Kept) -> None:
         self.worker_id = str(kept.worker_id)
-        self.incarnation = str(uuid.uuid4())
         self.index = index
+        self.directory = directory
         self.jobs_directory = directory / "jobs"
-        self.spool_directory = directory / "spool"
         self._file = directory / "identity"
         self._lock = lock
         self._kept = kept
@@ -58,8 +56,6 @@ class Identity:
         try:
             index, directory, lock = _lock_directory(state_dir.absolute())
             identity = cls(directory, index, lock, _read(directory / "identity"))
-            shutil.rmtree(identity.jobs_directory, ignore_errors=True)
-            identity.jobs_directory.mkdir(PRIVATE, exist_ok=True)
         except OSError as error:
             raise StartFailed(
                 f"the state directory {state_dir} can't be used: {error}; "
@@ -77,7 +73,7 @@ class Identity:
         return self._number
 
     def close(self) -> None:
-        """Give the directory up. Whoever takes it next is this worker, in a new incarnation."""
+        """Give the directory up. Whoever takes it next is this worker."""
         os.close(self._lock)
 
 

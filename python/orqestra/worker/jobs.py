@@ -1,8 +1,7 @@
 """What the worker holds, from the assignment to the acknowledged result.
 
-Everything here runs in the event loop's thread and waits for nothing; commands run in the executor's
-threads and tell their end through its descriptor, and the spool's thread tells through another what it
-has made durable.
+Everything here runs in the event loop's thread and waits for nothing. Commands run in the supervisor, a
+process of its own, which tells their end through its descriptor once it is durable.
 """
 
 import asyncio
@@ -10,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Final, assert_never
 
-from orqestra._dispatch import Command, Executor, Exit, Live, Spool
+from orqestra._dispatch import Command, Exit, Gone, Live, Supervisor
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import InvalidInput
@@ -31,9 +30,9 @@ from orqestra.worker.outcome import (
 )
 from orqestra.worker.outgoing import Outgoing, attempt_of, message_of
 from orqestra.worker.results import Unacknowledged
-from orqestra.worker.shell import Prepared, Shell
+from orqestra.worker.shell import Shell
+from orqestra.worker.shortage import Shortage
 from orqestra.worker.slots import Fate, Occupied, Slots
-from orqestra.worker.spool import ResultSpool
 
 STREAMS: Final = {1: STREAM_STDOUT, 2: STREAM_STDERR}
 
@@ -44,20 +43,24 @@ class Jobs:
     """The attempts that wait, run or have ended here. `lease` is None while there is no session.
 
     Without a lease that is sure, nothing that waits is started: another worker may have it by then.
+    Nor without a supervisor: `attach` hands one in, and again after `lost`.
     `quiet` is set while no command runs, `idle` while moreover nothing waits or is unacknowledged.
     """
 
-    def __init__(self, slots: int, executor: Executor, shell: Shell, spool: Spool) -> None:
+    def __init__(self, slots: int, shell: Shell) -> None:
         self.lease: Lease | None = None
         self.quiet = asyncio.Event()
         self.idle = asyncio.Event()
         self.results = Unacknowledged()
         self.outgoing = Outgoing(self.results)
-        self._spool = ResultSpool(spool, self.results)
-        self._executor = executor
+        self._supervisor: Supervisor | None = None
         self._shell = shell
         self._slots = Slots(slots)
-        self._prepared: dict[int, Prepared] = {}
+        self._shortage = Shortage()
+        # The supervisor's keys of results that it keeps until they are acknowledged.
+        self._kept: dict[AttemptRef, int] = {}
+        # Those that it need not keep any more, until it is told so.
+        self._forgotten: list[int] = []
         self._followed: set[AttemptRef] = set()
         self._draining = False
         self._note_idle()
@@ -70,7 +73,9 @@ class Jobs:
     @property
     def health(self) -> str:
         """What this worker suffers from; empty if it is well."""
-        return self._spool.health
+        if self._supervisor is None:
+            return "the supervisor has ended, and no other could be started yet"
+        return self._supervisor.health or self._shortage.health
 
     def held(self) -> list[HeldAttempt]:
         """Return all that the worker has accepted and still answers for."""
@@ -78,16 +83,38 @@ class Jobs:
         running = self._slots.running.values()
         return [
             *_held(self._slots.waiting(), phases.PHASE_QUEUED),
-            *_held((each.attempt for each in running if each.fate is not Fate.DROP), phases.PHASE_RUNNING),
+            *_held((each.attempt for each in running if each.is_ours and not each.ended), phases.PHASE_RUNNING),
+            *_held((each.attempt for each in running if each.is_ours and each.ended), phases.PHASE_FINISHED),
             *_held(self.results, phases.PHASE_FINISHED),
         ]
+
+    def attach(self, supervisor: Supervisor) -> None:
+        """Have commands run by `supervisor`, and take over those that an earlier daemon left there."""
+        self._supervisor = supervisor
+        for key, tag, ended in supervisor.held:
+            assignment = Assignment.FromString(tag)
+            attempt = attempt_of(assignment.attempt)
+            if attempt in self.results:
+                self._kept[attempt] = key
+            elif attempt not in self._slots:
+                self._slots.adopt(key, attempt, assignment, ended=ended)
+        self.start_waiting()
+
+    def lost(self) -> None:
+        """Note that the supervisor has ended, and with it all that ran. What ended is told by the next one."""
+        self._supervisor = None
+        for key, occupied in list(self._slots.running.items()):
+            if not occupied.ended:
+                log.error("a command ended with its supervisor", job_id=occupied.attempt.job_id)
+            self._slots.vacate(key)
+            self._followed.discard(occupied.attempt)
+        self._told()
 
     def end_session(self) -> None:
         """Start nothing until there is a lease again, and forget what only the old stream asked for."""
         self.lease = None
         for attempt in self._followed:
-            if (key := self._slots.key_of(attempt)) is not None:
-                self._executor.unfollow(key)
+            self._unfollow(attempt)
         self._followed.clear()
         self.outgoing.restart()
 
@@ -104,7 +131,7 @@ class Jobs:
 
     def start_waiting(self) -> None:
         """Start what waits, as far as slots and the lease allow."""
-        if self.lease is None or not self.lease.allows_start(boot_seconds()):
+        if self.lease is None or self._supervisor is None or not self.lease.allows_start(boot_seconds()):
             return
         now_us = time.time_ns() // 1000
         for attempt, assignment in self._slots.take_effortless().items():
@@ -112,7 +139,7 @@ class Jobs:
         while occupied := self._slots.occupy():
             commands = [command for key, each in occupied if (command := self._prepare(key, each)) is not None]
             reached(Point.ACCEPTED)
-            self._executor.start(commands)
+            self._supervisor.start(commands)
             self._follow_started(occupied)
         self._told()
 
@@ -123,7 +150,8 @@ class Jobs:
                 # Handed back by the drain or not, a cancelled job must not run again.
                 if self._slots.running[key].fate is Fate.RETURN:
                     self._slots.running[key].fate = Fate.REPORT
-                self._executor.cancel([key])
+                if self._supervisor is not None:
+                    self._supervisor.cancel([key])
             elif (assignment := self._slots.withdraw(attempt)) is not None:
                 self.results.add(attempt, cancelled(assignment))
         self._told()
@@ -133,9 +161,10 @@ class Jobs:
         for attempt in attempts:
             if (key := self._slots.key_of(attempt)) is not None:
                 self._slots.running[key].fate = Fate.DROP
-                self._executor.kill([key])
+                if self._supervisor is not None:
+                    self._supervisor.kill([key])
             self._slots.withdraw(attempt)
-            self._spool.remove(attempt)
+            self._forget(attempt)
             log.warning("attempt revoked", job_id=attempt.job_id, fence=attempt.fence)
         self._told()
 
@@ -144,19 +173,18 @@ class Jobs:
         key = self._slots.key_of(attempt)
         if stop:
             self._followed.discard(attempt)
-            if key is not None:
-                self._executor.unfollow(key)
+            self._unfollow(attempt)
         elif attempt in self._slots:
             self._followed.add(attempt)
-            if key is not None:
-                self._executor.follow(key, 0, 0)
+            if key is not None and self._supervisor is not None:
+                self._supervisor.follow(key, 0, 0)
 
     def output_stored(self, ack: OutputAck) -> None:
         """Take the answer to a piece of output; without its attempt, the rest is not sent either."""
         attempt = attempt_of(ack.attempt)
         if ack.stored:
             self.results.stored(attempt, ack.stream, ack.offset)
-        elif self._spool.remove(attempt, keep_aside=True):
+        elif self._forget(attempt, keep_aside=True):
             log.warning("output refused: the attempt is no longer ours", job_id=attempt.job_id)
         self._told()
 
@@ -167,37 +195,43 @@ class Jobs:
         for ack in acks:
             attempt = attempt_of(ack.attempt)
             unknown = ack.verdict == ResultAcks.VERDICT_UNKNOWN
-            if self._spool.remove(attempt, keep_aside=unknown) and ack.verdict not in expected:
+            if self._forget(attempt, keep_aside=unknown) and ack.verdict not in expected:
                 verdict = ResultAcks.Verdict.Name(ack.verdict)
                 log.warning("result not taken", job_id=attempt.job_id, fence=attempt.fence, verdict=verdict)
         self._told()
 
-    def read_reports(self) -> None:
-        """Take what the executor has to tell: call it when its descriptor is readable."""
-        for report in self._executor.reports():
+    def read_reports(self) -> bool:
+        """Take what the supervisor has to tell: call it when its descriptor is readable.
+
+        Return False once it has ended.
+        """
+        supervisor = self._supervisor
+        if supervisor is None:
+            return False
+        for report in supervisor.reports():
             match report:
                 case Exit():
                     self._ended(report)
                 case Live():
                     self._wrote(report)
+                case Gone():
+                    self._gone(report.key)
                 case _:
                     assert_never(report)
+        if supervisor.closed:
+            return False
         self.start_waiting()
         self._told()
+        return True
 
-    def read_spool(self) -> bool:
-        """Take what the spool has to tell: call it when its descriptor is readable, and every second.
+    def look(self) -> bool:
+        """Look at the time. Return whether the slots or the health that are offered may have changed."""
+        return self._shortage.look()
 
-        Return whether the slots and the health that are offered have changed.
-        """
-        changed = self._spool.read()
-        self._told()
-        return changed
-
-    def release_results(self) -> None:
-        """Have all results sent, durable or not; what is not yet reaches the disk all the same."""
-        self._spool.release_all()
-        self._told()
+    def end_supervisor(self) -> None:
+        """Have the supervisor end with the last command, and tell what it knows, durable or not."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
 
     def drain(self) -> None:
         """Offer no slots from now on and hand back what has not been started."""
@@ -210,11 +244,13 @@ class Jobs:
         for each in self._slots.running.values():
             if each.fate is Fate.REPORT:
                 each.fate = Fate.RETURN
-        self._executor.cancel(list(self._slots.running))
+        if self._supervisor is not None:
+            self._supervisor.cancel(list(self._slots.running))
 
     def kill_running(self) -> None:
         """End what runs now; after `return_running`."""
-        self._executor.kill(list(self._slots.running))
+        if self._supervisor is not None:
+            self._supervisor.kill(list(self._slots.running))
 
     def _prepare(self, key: int, occupied: Occupied) -> Command | None:
         """Return the command to be started; None if there is none, and the slot is free again."""
@@ -225,45 +261,68 @@ class Jobs:
             self._report(key, failure(assignment, NOT_FOUND, error))
             return None
         try:
-            prepared = self._shell.prepare(assignment, key)
+            return self._shell.prepare(assignment, key)
         except InvalidInput as error:
             self._report(key, failure(assignment, NOT_RUNNABLE, str(error)))
             return None
-        except OSError as error:
-            self._report(key, HandBack(reason=f"spawn: {error}"))
-            return None
-        self._prepared[key] = prepared
-        return prepared.command
 
     def _follow_started(self, started: Iterable[tuple[int, Occupied]]) -> None:
-        if self._followed:
+        if self._followed and self._supervisor is not None:
             for key, occupied in started:
-                if occupied.attempt in self._followed and key in self._prepared:
-                    self._executor.follow(key, 0, 0)
+                if occupied.attempt in self._followed:
+                    self._supervisor.follow(key, 0, 0)
+
+    def _unfollow(self, attempt: AttemptRef) -> None:
+        key = self._slots.key_of(attempt)
+        if key is not None and self._supervisor is not None:
+            self._supervisor.unfollow(key)
 
     def _ended(self, exit_: Exit) -> None:
-        reached(Point.EXITED)
-        self._prepared.pop(exit_.key).clean_up()
-        occupied = self._slots.running[exit_.key]
-        returning = occupied.fate is Fate.RETURN
-        self._report(exit_.key, outcome(exit_, occupied.assignment, returning=returning))
+        occupied = self._slots.running.get(exit_.key)
+        if occupied is None:
+            # Told again by a supervisor that was started for one that had told it.
+            return
+        # Of a command that an earlier daemon made to end nobody knows why: a cancel is known to the server.
+        returning = occupied.fate is Fate.RETURN or occupied.adopted
+        ended = outcome(exit_, occupied.assignment, returning=returning)
+        if isinstance(ended, Finished) and occupied.is_ours:
+            self._kept[occupied.attempt] = exit_.key
+        else:
+            self._forgotten.append(exit_.key)
+        self._report(exit_.key, ended)
+
+    def _gone(self, key: int) -> None:
+        """Give up a command whose end the disk has lost: the server asks what is held, and gets to know."""
+        occupied = self._slots.running.get(key)
+        if occupied is not None:
+            log.error("the result of a command is lost: the disk does not have it", job_id=occupied.attempt.job_id)
+            occupied.fate = Fate.DROP
+            self._slots.vacate(key)
 
     def _report(self, key: int, ended: Finished | HandBack) -> None:
         occupied = self._slots.vacate(key)
         self._followed.discard(occupied.attempt)
-        if occupied.fate is Fate.DROP:
+        if not occupied.is_ours:
             return
         match ended:
-            case Finished() if ended.result.started_at_us:
-                self._spool.add(occupied.attempt, ended)
             case Finished():
-                # Nothing ran: to do it once more costs less than to have it on disk.
                 self.results.add(occupied.attempt, ended)
+                self._shortage.over()
             case HandBack():
                 log.warning("job handed back", job_id=occupied.attempt.job_id, reason=ended.reason)
+                self._shortage.met(ended.reason)
                 self.outgoing.hand_back([occupied.attempt], ended.reason)
             case _:
                 assert_never(ended)
+
+    def _forget(self, attempt: AttemptRef, *, keep_aside: bool = False) -> bool:
+        """Forget the result of an attempt, the supervisor too; return whether it was there."""
+        key = self._kept.pop(attempt, None)
+        if key is not None and keep_aside and self._supervisor is not None:
+            self._supervisor.set_aside([key])
+        elif key is not None:
+            self._forgotten.append(key)
+        return self.results.remove(attempt)
 
     def _wrote(self, live: Live) -> None:
         occupied = self._slots.running.get(live.key)
@@ -280,8 +339,11 @@ class Jobs:
             )
 
     def _told(self) -> None:
-        """After any change: let the disk and the writer look, and whoever waits for the end of it all."""
-        self._spool.flush()
+        """After any change: let supervisor and writer look, and whoever waits for the end of it all."""
+        if self._forgotten and self._supervisor is not None:
+            self._supervisor.forget(self._forgotten)
+        # One that has ended knows of none; what its successor finds of them is a duplicate.
+        self._forgotten = []
         self.outgoing.wake()
         self._note_idle()
 

@@ -15,7 +15,7 @@ NOT_FOUND: Final = 127
 NOT_RUNNABLE: Final = 126
 # What the machine lacked, and where it failed before the command was even tried: another worker, or this
 # one later, may do better.
-MACHINE_STAGES: Final = frozenset({"stdin", "pipe", "fork", "setup"})
+MACHINE_STAGES: Final = frozenset({"directory", "stdin", "pipe", "fork", "setup"})
 SHORTAGES: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
 
 

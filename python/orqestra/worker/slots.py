@@ -1,6 +1,7 @@
 """What waits and what runs on a worker. Pure accounting: nothing is started or ended here."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -22,11 +23,21 @@ class Fate(Enum):
 
 @dataclass(slots=True)
 class Occupied:
-    """An attempt that has a slot; `fate` may change while it runs."""
+    """An attempt that has a slot; `fate` may change while it runs.
+
+    `adopted`: an earlier daemon started it. `ended`: it has, and how is still to be told.
+    """
 
     attempt: AttemptRef
     assignment: Assignment
     fate: Fate = Fate.REPORT
+    adopted: bool = False
+    ended: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the server is told of its end."""
+        return self.fate is not Fate.DROP
 
 
 class Slots:
@@ -41,7 +52,8 @@ class Slots:
         self._keys: dict[AttemptRef, int] = {}
         self._waiting: dict[AttemptRef, Assignment] = {}
         self._effortless: dict[AttemptRef, Assignment] = {}
-        self._next_key = itertools.count(1)
+        # By the clock: the supervisor may still know keys of an earlier daemon.
+        self._next_key = itertools.count(time.time_ns())
 
     def __contains__(self, attempt: AttemptRef) -> bool:
         return attempt in self._keys or attempt in self._waiting or attempt in self._effortless
@@ -74,6 +86,12 @@ class Slots:
             self.running[key] = Occupied(attempt, self._waiting.pop(attempt))
             started.append((key, self.running[key]))
         return started
+
+    def adopt(self, key: int, attempt: AttemptRef, assignment: Assignment, *, ended: bool) -> None:
+        """Give a slot, if need be one too many, to what runs already under this key."""
+        self._keys[attempt] = key
+        self.running[key] = Occupied(attempt, assignment, adopted=True, ended=ended)
+        self._next_key = itertools.count(max(key + 1, next(self._next_key)))
 
     def vacate(self, key: int) -> Occupied:
         """Give a slot back."""

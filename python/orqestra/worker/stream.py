@@ -93,6 +93,10 @@ class Stream:
         else:
             self._stop()
 
+    def abandon(self) -> None:
+        """End the stream as if it had broken; `run` returns."""
+        self._stop()
+
     async def _beat(self) -> StreamEnd:
         if not await self._clock.wait(self._welcomed, self._welcome_seconds):
             return StreamEnd(kind="NO_WELCOME", reason=f"no welcome within {self._welcome_seconds:g} s")

@@ -7,10 +7,9 @@
 )]
 
 mod backoff;
-mod executor;
 mod matcher;
 mod outbox;
-mod spool;
+mod supervisor;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -26,13 +25,11 @@ mod _dispatch {
     #[pymodule_export]
     use super::backoff::Backoff;
     #[pymodule_export]
-    use super::executor::{Command, Executor, Exit, Live};
-    #[pymodule_export]
     use super::matcher::{Assignment, Demand, Matcher};
     #[pymodule_export]
     use super::outbox::{Outbox, Push};
     #[pymodule_export]
-    use super::spool::Spool;
+    use super::supervisor::{Command, Exit, Gone, Live, Supervisor, supervise};
 }
 
 impl From<InvalidInput> for PyErr {

@@ -36,7 +36,7 @@ mod queue;
 mod writer;
 
 pub use frame::PAYLOAD_BYTES_MAX;
-pub use queue::{Record, Told};
+pub use queue::{Reading, Record, Told};
 
 use folder::Folder;
 use frame::Entry;
@@ -132,7 +132,12 @@ impl Spool {
         self.queue.add(|work| work.set_aside.push(key));
     }
 
-    /// Takes what has become durable since the last call, and why nothing does.
+    /// Asks for what a durable record says; `take` brings it.
+    pub fn read(&self, key: u64) {
+        self.queue.add(|work| work.read.push(key));
+    }
+
+    /// Takes what has become durable or was read since the last call, and why nothing does.
     #[must_use]
     pub fn take(&self) -> Told {
         self.tidings.take()

@@ -18,6 +18,8 @@ pub type Record = (u64, Vec<u8>);
 pub struct Work {
     /// Write these.
     pub append: Vec<Record>,
+    /// Read these.
+    pub read: Vec<u64>,
     /// Set these aside, then delete them.
     pub set_aside: Vec<u64>,
     /// Delete these.
@@ -33,7 +35,7 @@ impl Work {
 
     /// Whether only deletions are to be done, which have time.
     fn can_wait(&self) -> bool {
-        self.append.is_empty() && self.set_aside.is_empty() && !self.close
+        self.append.is_empty() && self.read.is_empty() && self.set_aside.is_empty() && !self.close
     }
 }
 
@@ -100,11 +102,24 @@ impl Queue {
     }
 }
 
+/// What became of the wish to read a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// What it says.
+    Found(Vec<u8>),
+    /// What stands in its place is no record.
+    Gone,
+    /// It could not be read now, and may well be there: no descriptor was free, say.
+    NotNow,
+}
+
 /// What is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// The records that are durable since the last time.
     pub synced: Vec<u64>,
+    /// The records that were to be read.
+    pub read: Vec<(u64, Reading)>,
     /// Why nothing can be written now; None: all is well.
     pub trouble: Option<i32>,
 }
@@ -132,6 +147,12 @@ impl Tidings {
         self.event.set();
     }
 
+    /// Tells what a record says.
+    pub fn read(&self, key: u64, reading: Reading) {
+        self.lock().read.push((key, reading));
+        self.event.set();
+    }
+
     /// Tells that nothing can be written.
     pub fn trouble(&self, errno: i32) {
         let mut told = self.lock();
@@ -147,6 +168,7 @@ impl Tidings {
         self.event.clear();
         Told {
             synced: std::mem::take(&mut told.synced),
+            read: std::mem::take(&mut told.read),
             trouble: told.trouble,
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::folder::{Folder, Name};
 use super::frame::{self, Entry, HEADER_BYTES};
 use super::ledger::{Ledger, Place};
-use super::queue::{Queue, Record, Tidings, Work};
+use super::queue::{Queue, Reading, Record, Tidings, Work};
 
 /// After a failure, until the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
@@ -117,6 +117,9 @@ impl Writer {
     /// Notes what is to be written and what is not wanted any more.
     fn accept(&mut self, work: Work) {
         self.state.pending.extend(work.append);
+        for key in work.read {
+            self.tidings.read(key, self.reading(key));
+        }
         let mut unwanted: HashSet<u64> = work.delete.into_iter().collect();
         for key in work.set_aside {
             if self.aside < ASIDE_FILES {
@@ -257,6 +260,18 @@ impl Writer {
                 self.ledger.forget(active.name);
                 self.folder.remove(active.name);
             }
+        }
+    }
+
+    fn reading(&self, key: u64) -> Reading {
+        let pending = &mut self.state.pending.iter();
+        if let Some((_, payload)) = pending.find(|(waiting, _)| *waiting == key) {
+            return Reading::Found(payload.clone());
+        }
+        match self.read_back(key) {
+            Ok(Some(payload)) => Reading::Found(payload),
+            Ok(None) => Reading::Gone,
+            Err(_) => Reading::NotNow,
         }
     }
 

@@ -3,12 +3,14 @@
 //! - `descriptors`: pipes, event counters, in-memory files; reading without waiting.
 //! - `poll`: waiting for many descriptors at once.
 //! - `child`: starting a program. The one delicate piece.
+//! - `own`: what a process can be on its own account: locked, deaf, the parent of orphans.
 //! - `process`: signals to a group, learning of an end, reaping.
 //!
 //! Linux 5.9 or newer (`close_range`, and waiting by process descriptor).
 
 pub mod child;
 pub mod descriptors;
+pub mod own;
 pub mod poll;
 pub mod process;
 

@@ -46,6 +46,24 @@ impl Poll {
         Ok(())
     }
 
+    /// Watches a descriptor that is in the set for room to write as well, or no longer.
+    pub fn await_room(&self, descriptor: RawFd, number: u64, wanted: bool) {
+        let room = if wanted { libc::EPOLLOUT } else { 0 };
+        let mut event = libc::epoll_event {
+            events: (libc::EPOLLIN | room) as u32,
+            u64: number,
+        };
+        // SAFETY: the event outlives the call. EPOLL_CTL_MOD fails only for what is not in the set.
+        unsafe {
+            libc::epoll_ctl(
+                self.set.as_raw_fd(),
+                libc::EPOLL_CTL_MOD,
+                descriptor,
+                &raw mut event,
+            );
+        }
+    }
+
     /// Forgets `descriptor`. Needed before it is closed: a child that is just being started holds a
     /// copy of it for a moment, which would keep it in the set.
     pub fn remove(&self, descriptor: RawFd) {

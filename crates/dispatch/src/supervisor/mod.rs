@@ -1,0 +1,162 @@
+//! The supervisor: a process of its own in which a worker's commands run and their results are kept,
+//! so that both outlive the daemon that asked for them.
+//!
+//! One per worker, in the worker's folder, which holds its lock and its socket. It knows no jobs: a
+//! command has a key and a tag that the daemon chose, and the daemon is told the end of each until it
+//! says that it may be forgotten. Read it in this order:
+//!
+//! - `message`, `codec`: what the two say to each other.
+//! - `line`: a socket on which that goes, without ever waiting.
+//! - `holdings`: what is held, and what has to be told. Pure.
+//! - `record`: an end, as it is kept on disk and told.
+//! - `disk`: whether the disk takes what it is given.
+//! - `hub`: the one thread that carries all this between daemon, executor and spool.
+//! - `client`: the daemon's end.
+//!
+//! It ends when the daemon says so and the last command has ended; when no daemon has come for the
+//! orphan timeout, after it has ended all commands; and a few seconds after the daemon if nothing runs.
+//! Signals that ask a process to end are ignored: who stops a worker stops its daemon.
+#![deny(unsafe_code)]
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub mod client;
+mod codec;
+mod disk;
+mod holdings;
+mod hub;
+mod line;
+pub mod message;
+pub mod record;
+
+use crate::executor::{Executor, Settings};
+use crate::spool::{Record, Spool};
+use crate::sys::own;
+use hub::Hub;
+use line::Line;
+use message::{Attached, PROTOCOL};
+
+/// The socket in the worker's folder.
+pub const SOCKET: &str = "supervisor.sock";
+/// The lock of the supervisor that lives there.
+const LOCK: &str = "supervisor.lock";
+const SPOOL: &str = "spool";
+/// A predecessor that was killed may still be on its way out.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_LOOK: Duration = Duration::from_millis(5);
+
+/// Called with the name of a moment at which a test may hold the thread that calls.
+pub type Reached = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What a supervisor is started with.
+pub struct Config {
+    /// The worker's folder.
+    pub directory: PathBuf,
+    /// The connection to the daemon that started it.
+    pub daemon: Option<UnixStream>,
+    /// Its version, for people.
+    pub version: String,
+    /// What it is called: another one at each start.
+    pub incarnation: String,
+    /// How long commands go on without a daemon, until one says otherwise.
+    pub orphan_timeout: Duration,
+    /// Segments of the spool are begun up to this size.
+    pub segment_bytes: u64,
+    /// How commands are run.
+    pub settings: Settings,
+    /// For tests.
+    pub reached: Reached,
+}
+
+/// What the hub begins with.
+pub struct Begun {
+    spool: Spool,
+    recovered: Vec<Record>,
+    introduction: Attached,
+    listener: UnixListener,
+    line: Option<Line>,
+    reached: Reached,
+    orphan_timeout: Duration,
+}
+
+/// Is the supervisor; returns when it is over.
+///
+/// # Errors
+/// The folder can't be used, another supervisor lives in it, or the system gives no threads.
+pub fn run(config: Config) -> io::Result<()> {
+    own::be_deaf();
+    own::adopt_orphans()?;
+    own::raise_descriptor_limit()?;
+    let _lock = lock(&config.directory)?;
+    let (spool, recovered) = Spool::open(&config.directory.join(SPOOL), config.segment_bytes)?;
+    let introduction = Attached {
+        protocol: PROTOCOL,
+        version: config.version,
+        incarnation: config.incarnation,
+        pid: process::id(),
+        torn: recovered.torn as u32,
+        damaged: recovered.damaged as u32,
+        held: Vec::new(),
+    };
+    let listener = listen(&config.directory)?;
+    let executor = Arc::new(Executor::new(config.settings)?);
+    let begun = Begun {
+        spool,
+        recovered: recovered.records,
+        introduction,
+        listener,
+        line: config.daemon.map(Line::new).transpose()?,
+        reached: config.reached,
+        orphan_timeout: config.orphan_timeout,
+    };
+    let hub = Hub::new(begun, Arc::clone(&executor))?;
+    let hub = thread::Builder::new()
+        .name("hub".into())
+        .spawn(move || hub.run())?;
+    let ended = hub.join();
+    executor.stop(true);
+    let _ = fs::remove_file(config.directory.join(SOCKET));
+    ended.map_err(|_| io::Error::other("a fault in the hub"))
+}
+
+/// Takes the lock of the folder; it goes when the process does.
+fn lock(directory: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(directory.join(LOCK))?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while !own::lock(&file)? {
+        if Instant::now() >= deadline {
+            let what = "another supervisor lives in this folder";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+        }
+        thread::sleep(LOCK_LOOK);
+    }
+    Ok(file)
+}
+
+/// Listens for daemons that come later; for the owner of the folder alone.
+fn listen(directory: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(directory.join(SOCKET)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // The path of a socket may have 107 bytes, that of the folder can have more.
+    let folder = OwnedFd::from(File::open(directory)?);
+    let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(SOCKET);
+    let listener = UnixListener::bind(&short)?;
+    fs::set_permissions(directory.join(SOCKET), Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
