@@ -9,7 +9,7 @@ use crate::sys::child::Program;
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
 
 /// One command.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Command {
     /// The caller's name for it, below 2^62 and used once at a time.
     pub key: u64,
