@@ -2,10 +2,11 @@
 //!
 //! Knows no Python and no jobs; later it moves into a process of its own. Read it in this order:
 //!
-//! - `command`: what is to be run.
+//! - `command`: what is to be run, and within which `limits`.
 //! - `backlog`: where commands wait for a spawner.
 //! - `spawn`: the spawners, a few threads that live as long as their children (`sys::child` tells
 //!   why and how).
+//! - `directory`: the private directory of a command; `removal`: how it goes, whatever is in it.
 //! - `mailbox`: what spawners and callers tell the reaper.
 //! - `reaper`: the one thread that owns all running commands, each a `job`.
 //! - `ladder`: how a command is made to end: TERM, KILL, drain.
@@ -26,18 +27,24 @@ use std::time::Duration;
 mod backlog;
 mod capture;
 mod command;
+mod directory;
 mod job;
 mod ladder;
+mod limits;
 mod mailbox;
 mod reaper;
+mod removal;
 mod report;
 mod spawn;
 
+pub use crate::sys::child::User;
 pub use crate::sys::process::{Ending, Usage};
 pub use backlog::{KEY_END, StartError};
 pub use capture::{Bounds, Output};
 pub use command::Command;
+pub use limits::Limits;
 pub use reaper::Reaper;
+pub use removal::remove_tree;
 pub use report::{Exit, Failure, Live, Reason, Reports, Stream};
 
 use crate::sys::{descriptors, process};

@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 
 use super::backlog::{Backlog, Withdrawal};
 use super::capture::Bounds;
+use super::directory::{Cleaner, Directory};
 use super::job::{Job, SCRATCH_BYTES, Source};
 use super::ladder::{Action, Ladder};
 use super::mailbox::{Mailbox, Message};
@@ -41,6 +42,7 @@ pub struct Reaper {
     stopping: bool,
     /// Whether adopted children live.
     adopted: bool,
+    cleaner: Cleaner,
 }
 
 #[derive(Default)]
@@ -81,6 +83,7 @@ impl Reaper {
             scratch: vec![0; SCRATCH_BYTES],
             stopping: false,
             adopted: false,
+            cleaner: Cleaner::start()?,
         })
     }
 
@@ -157,9 +160,10 @@ impl Reaper {
         let key = launched.command.key;
         self.backlog.launched(key);
         let early = self.early.remove(&key).unwrap_or_default();
-        let job = Job::new(launched, self.bounds);
+        let mut job = Job::new(launched, self.bounds);
         if let Err(error) = job.watch(&self.poll) {
             job.abandon(&self.poll);
+            self.clean(job.directory.take());
             let failure = spawn::refused("watch", "cannot watch its process", &error);
             self.ended
                 .push(Exit::unstarted(key, Reason::SpawnFailed, Some(failure)));
@@ -309,11 +313,20 @@ impl Reaper {
     fn finish(&mut self, key: u64) {
         // What is in the pipes by now still counts: one round of reads empties them.
         self.read_all(key);
-        let Some(job) = self.jobs.remove(&key) else {
+        let Some(mut job) = self.jobs.remove(&key) else {
             return;
         };
         self.reschedule(key, job.ladder.deadline(), None);
+        let directory = job.directory.take();
         self.ended.push(job.finish(&self.poll));
+        self.clean(directory);
+    }
+
+    /// Removes the directory of a command, at once if it is empty.
+    fn clean(&self, directory: Option<Directory>) {
+        if let Some(Err(path)) = directory.map(Directory::discard) {
+            self.cleaner.remove(path);
+        }
     }
 
     fn reschedule(&mut self, key: u64, before: Option<Instant>, after: Option<Instant>) {

@@ -51,6 +51,7 @@ impl Command {
             stdin: stdin.as_ref().map(owned),
             timeout: (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms)),
             grace: Duration::from_millis(grace_ms),
+            ..executor::Command::default()
         })))
     }
 

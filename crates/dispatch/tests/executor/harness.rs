@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use orqestra_dispatch::executor::{Bounds, Command, Executor, Exit, Live, Settings};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const DRAIN: Duration = Duration::from_millis(300);
 pub const BOUNDS: Bounds = Bounds {
     head_bytes: 256 * 1024,

@@ -13,8 +13,10 @@ use std::thread;
 use harness::Harness;
 use orqestra_dispatch::executor::Executor;
 
-/// Each leaves no command running.
-const CASES: &[(&str, fn(&mut Harness))] = &[(
+/// A test and its name. Each leaves no command running.
+type Case = (&'static str, fn(&mut Harness));
+
+const CASES: &[Case] = &[(
     "a_thousand_double_forks_leave_no_zombie",
     orphans::a_thousand_double_forks_leave_no_zombie,
 )];
