@@ -11,7 +11,7 @@ Two packed formats, one entry after the other without separators:
 `backoff` and `outbox` are namespaces: classes with static methods only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Final, Literal, final
 
@@ -202,6 +202,11 @@ class Command:
     is looked up in the PATH of `env` unless it has a slash. `env` is the whole environment. It runs in
     `cwd`, or where this process is, and reads `stdin`, or nothing. After `timeout_ms` (0: never) it is
     ended as by `Supervisor.cancel`, with `grace_ms` between TERM and KILL. `tag` comes back with its Exit.
+
+    `directory` is made for it, with the file `previous-output` if there is one, and goes with all in it
+    when it has ended. `limits` are by name: nice, open_files, file_bytes, cpu_seconds, address_space_bytes,
+    memory_bytes, processes. `user` is (uid, gid, further groups). With `allow_background` what it leaves
+    running when it ends by itself stays.
     """
 
     def __new__(
@@ -217,6 +222,9 @@ class Command:
         tag: bytes | None = None,
         directory: bytes | None = None,
         previous_output: bytes | None = None,
+        limits: Mapping[str, int] | None = None,
+        user: tuple[int, int, Sequence[int]] | None = None,
+        allow_background: bool = False,
     ) -> Command: ...
     @property
     def key(self) -> int: ...
@@ -296,7 +304,7 @@ class Supervisor:
         """A descriptor that is readable while reports wait, for `loop.add_reader`."""
 
     def start(self, commands: Sequence[Command]) -> None:
-        """Have commands run. ValueError for one that was started before: then none is.
+        """Have commands run.
 
         A command that can't be run is reported like any other, with the reason `spawn_failed`; one whose key
         is in use is passed over.
@@ -330,7 +338,7 @@ class Supervisor:
         """Have it take no more commands, tell the ends that are not durable, and end once `hang_up` was called."""
 
     def hang_up(self) -> None:
-        """Say nothing more. If `stop` was called before, it ends with the last command; else it awaits another daemon."""
+        """Say nothing more. After `stop` it ends with the last command, else it awaits another daemon."""
 
     def reports(self) -> list[Exit | Live | Gone]:
         """Take all reports that wait; the live output of a command comes before its end."""

@@ -67,7 +67,7 @@ async def test_jobs_of_a_killed_worker_run_again_elsewhere(system: System) -> No
     await system.journal.started(25)
 
     # when one of them dies, and does not come back
-    system.stack.kill_worker(0)
+    system.stack.kill_worker(0, with_commands=True)
     ended = await system.all_ended(ids)
 
     # then all jobs are completed once, and only those that it lost were started again

@@ -29,10 +29,8 @@ fn commands_without_descriptors_are_reported_and_the_rest_goes_on() {
             key,
             argv,
             env,
-            cwd: None,
-            stdin: None,
-            timeout: None,
             grace,
+            ..Command::default()
         })
     };
     let commands: Vec<_> = (0..40).map(|key| command(key, "60")).collect();

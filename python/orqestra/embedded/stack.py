@@ -11,6 +11,7 @@ import asyncio
 import os
 import secrets
 import shlex
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -21,6 +22,7 @@ from typing import Final, NoReturn, Self
 from orqestra.client import Client
 from orqestra.embedded.address import Reservation
 from orqestra.embedded.directory import DirectoryLock
+from orqestra.embedded.leftover import stop_leftover
 from orqestra.embedded.part import LineSink, Part
 from orqestra.embedded.postgres import EmbeddedPostgres
 from orqestra.embedded.process import Program
@@ -142,6 +144,9 @@ class Stack:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + STOP_SECONDS
         await asyncio.gather(*(worker.stop(WORKER_STOP_SECONDS) for worker in self._workers))
+        for directory in self.data_dir.glob("worker-*/worker-*"):
+            # Of a worker that was killed.
+            await stop_leftover(directory / "supervisor.lock", directory, signal.SIGKILL)
         if self._server is not None:
             await self._server.stop(deadline - loop.time() - DATABASE_STOP_SECONDS)
         await self.redis.stop()
@@ -199,9 +204,13 @@ class Stack:
         """SIGKILL the server."""
         self.server.kill()
 
-    def kill_worker(self, index: int) -> None:
-        """SIGKILL a worker, counted from 0."""
-        self._workers[index].kill()
+    def kill_worker(self, index: int, *, with_commands: bool = False) -> None:
+        """SIGKILL a worker, counted from 0; its supervisor and commands live on, or end too."""
+        worker = self._workers[index]
+        if with_commands:
+            worker.kill_tree()
+        else:
+            worker.kill()
 
     async def wait_for_workers(self, count: int) -> None:
         """Return once `count` workers are connected."""

@@ -6,7 +6,7 @@ of a restarted server do not come all at once. Commands go on meanwhile.
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ from orqestra.v1.worker_pb2_grpc import WorkerServiceStub
 from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.stream import PROTOCOL, WELCOME_SECONDS, Call, Stream, StreamEnd
+from orqestra.worker.supervision import Supervision
 
 # Where there are others, one that takes connections and says nothing must not cost a lease.
 WELCOME_OF_SEVERAL_SECONDS: Final = 1.5
@@ -56,6 +57,8 @@ class Introduction:
     name: str
     queues: Sequence[str]
     labels: dict[str, str]
+    identity: Identity
+    supervision: Supervision
 
 
 class Connection:
@@ -64,21 +67,10 @@ class Connection:
     They are walked in an order that chance gave to this worker, so that workers spread over them.
     """
 
-    def __init__(
-        self,
-        addresses: Sequence[str],
-        introduction: Introduction,
-        identity: Identity,
-        jobs: Jobs,
-        *,
-        incarnation: Callable[[], str],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, addresses: Sequence[str], introduction: Introduction, jobs: Jobs, *, clock: Clock) -> None:
         self._addresses = random.sample(addresses, len(addresses))
         self._turn = 0
         self._introduction = introduction
-        self._identity = identity
-        self._incarnation = incarnation
         self._jobs = jobs
         self._clock = clock
         self._closing = asyncio.Event()
@@ -139,9 +131,9 @@ class Connection:
     def _hello(self) -> Hello:
         return Hello(
             protocol=PROTOCOL,
-            worker_id=self._identity.worker_id,
-            incarnation=self._incarnation(),
-            number=self._identity.next_number(),
+            worker_id=self._introduction.identity.worker_id,
+            incarnation=self._introduction.supervision.incarnation,
+            number=self._introduction.identity.next_number(),
             name=self._introduction.name,
             slots=self._jobs.offered_slots,
             queues=self._introduction.queues,

@@ -106,7 +106,7 @@ class Worker:
             if jobs.look():
                 connection.beat_now()
 
-        watching = asyncio.create_task(_watch(supervision, jobs, connection), name="supervision")
+        watching = asyncio.create_task(_watch(supervision, jobs, connection, self._clock), name="supervision")
         with _regularly(look), _signals(self.stop, self.hand_over):
             await self._serve(connection, jobs, watching)
         if self._handing_over.is_set():
@@ -138,6 +138,8 @@ class Worker:
             name=options.name or f"{socket.gethostname()}-{identity.index}",
             queues=options.queues,
             labels=options.labels,
+            identity=identity,
+            supervision=supervision,
         )
         log.info(
             "worker starting",
@@ -147,14 +149,7 @@ class Worker:
             queues=list(options.queues),
             addresses=list(options.addresses),
         )
-        return Connection(
-            options.addresses,
-            introduction,
-            identity,
-            jobs,
-            incarnation=lambda: supervision.incarnation,
-            clock=self._clock,
-        )
+        return Connection(options.addresses, introduction, jobs, clock=self._clock)
 
     async def _drain(self, jobs: Jobs, connection: Connection) -> None:
         """Return when all is delivered, or when there is no more time for it."""
@@ -171,30 +166,26 @@ class Worker:
         await _first_of(DELIVER_SECONDS, jobs.idle)
 
 
-async def _watch(supervision: Supervision, jobs: Jobs, connection: Connection) -> None:
+async def _watch(supervision: Supervision, jobs: Jobs, connection: Connection, clock: Clock) -> None:
     """Take what the supervisor tells, for ever; when it has ended, start another and say so to the server."""
     while True:
-        assert supervision.supervisor is not None
-        await _listen(supervision.supervisor, jobs, connection)
-        log.error("the supervisor has ended, and all commands with it")
-        supervision.lost()
-        jobs.lost()
-        if not await _start(supervision, jobs):
-            # Without one the server must know all the same that nothing runs here any more.
+        if supervision.supervisor is not None:
+            await _listen(supervision.supervisor, jobs, connection)
+            log.error("the supervisor has ended, and all commands with it")
+            supervision.lost()
+            jobs.lost()
+            told = False
+        try:
+            jobs.attach(await asyncio.to_thread(supervision.open))
+        except StartFailed as error:
+            log.warning("no supervisor, no slots are offered until there is one", reason=str(error))
+        # What a spool has is among what the next Hello says that the worker holds; and without a
+        # supervisor the server must know all the same that nothing runs here any more.
+        if supervision.supervisor is not None or not told:
+            told = True
             connection.renew()
-            while not await _start(supervision, jobs):
-                await asyncio.sleep(AGAIN_SECONDS)
-        # What its spool has is among what the next Hello says that the worker holds.
-        connection.renew()
-
-
-async def _start(supervision: Supervision, jobs: Jobs) -> bool:
-    try:
-        jobs.attach(await asyncio.to_thread(supervision.open))
-    except StartFailed as error:
-        log.warning("no supervisor, no slots are offered until there is one", reason=str(error))
-        return False
-    return True
+        if supervision.supervisor is None:
+            await clock.wait(asyncio.Event(), AGAIN_SECONDS)
 
 
 async def _listen(supervisor: Supervisor, jobs: Jobs, connection: Connection) -> None:

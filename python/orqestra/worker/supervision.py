@@ -143,6 +143,11 @@ class Supervision:
             return self._attach(ours)
         except OSError as error:
             ours.close()
+            if self._child is not None:
+                # Its complaint is whole once it has ended.
+                if isinstance(error, TimeoutError):
+                    self._child.kill()
+                self._child.wait()
             raise StartFailed(
                 f"the supervisor in {self._directory} can't be started: {error}{self._last_words()}"
             ) from error

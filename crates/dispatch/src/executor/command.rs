@@ -3,13 +3,14 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use crate::sys::child::Program;
+use super::limits::Limits;
+use crate::sys::child::{Program, User};
 
 /// Where programs are looked for if the environment has no PATH.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
 
 /// One command.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Command {
     /// The caller's name for it, below 2^62 and used once at a time.
     pub key: u64,
@@ -25,6 +26,16 @@ pub struct Command {
     pub timeout: Option<Duration>,
     /// How long it has between TERM and KILL.
     pub grace: Duration,
+    /// A directory that is made for it and its user alone, and removed with all in it after its end.
+    pub directory: Option<Vec<u8>>,
+    /// What the file `previous-output` in that directory holds; None: there is no such file.
+    pub previous_output: Option<Vec<u8>>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Whom it runs as; None: whoever runs this process.
+    pub user: Option<User>,
+    /// Whether what it leaves running when it ends by itself may stay.
+    pub allow_background: bool,
 }
 
 impl Command {
@@ -35,6 +46,9 @@ impl Command {
             .first()
             .filter(|name| !name.is_empty())
             .ok_or("argv: there is no program")?;
+        if self.previous_output.is_some() && self.directory.is_none() {
+            return Err("previous_output: there is no directory to hold it".into());
+        }
         let argv = self.argv.iter().enumerate();
         let env = self.env.iter().map(|(name, value)| variable(name, value));
         Ok(Program {
@@ -48,6 +62,9 @@ impl Command {
                 .as_ref()
                 .map(|cwd| text(cwd, || "cwd".into()))
                 .transpose()?,
+            niceness: self.limits.nice,
+            limits: self.limits.of_process(self.has_own_user()),
+            user: self.user.clone(),
         })
     }
 
@@ -55,6 +72,11 @@ impl Command {
     pub(super) fn search_path(&self) -> &[u8] {
         let path = self.env.iter().find(|(name, _)| name == b"PATH");
         path.map_or(DEFAULT_PATH, |(_, value)| value)
+    }
+
+    /// Whether it runs as somebody whose processes can be counted.
+    fn has_own_user(&self) -> bool {
+        self.user.as_ref().is_some_and(|user| user.uid != 0)
     }
 
     fn paths(&self, name: &[u8]) -> Result<Vec<CString>, String> {

@@ -6,9 +6,10 @@ use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use super::capture::{Bounds, Capture};
+use super::directory::Directory;
 use super::ladder::{Ladder, Stop};
 use super::report::{Exit, Failure, Outbox, Reason, Stream};
-use super::spawn::Launched;
+use super::spawn::{Launched, Running};
 use crate::sys::child::Child;
 use crate::sys::poll::Poll;
 use crate::sys::process::{self, Ending};
@@ -52,6 +53,8 @@ impl Source {
 pub struct Job {
     /// Where it stands.
     pub ladder: Ladder,
+    /// Its private directory, to be removed when it has ended.
+    pub directory: Option<Directory>,
     key: u64,
     child: Child,
     outputs: [Reading; 2],
@@ -73,12 +76,16 @@ impl Job {
     pub fn new(launched: Launched, bounds: Bounds) -> Self {
         let Launched {
             command,
+            directory,
+            running,
+        } = launched;
+        let Running {
             child,
             stdout,
             stderr,
             started,
             started_at_us,
-        } = launched;
+        } = running;
         let reading = |stream, pipe| Reading {
             stream,
             pipe: Some(pipe),
@@ -87,6 +94,7 @@ impl Job {
         Self {
             ladder: Ladder::new(started, command.timeout, command.grace),
             key: command.key,
+            directory,
             child,
             outputs: [
                 reading(Stream::Stdout, stdout),
@@ -205,7 +213,7 @@ impl Job {
     }
 
     /// Ends a command that can't be watched.
-    pub fn abandon(mut self, poll: &Poll) {
+    pub fn abandon(&mut self, poll: &Poll) {
         poll.remove(self.child.process.as_raw_fd());
         self.outputs
             .iter_mut()

@@ -2,10 +2,11 @@
 //!
 //! Knows no Python and no jobs; later it moves into a process of its own. Read it in this order:
 //!
-//! - `command`: what is to be run.
+//! - `command`: what is to be run, and within which `limits`.
 //! - `backlog`: where commands wait for a spawner.
 //! - `spawn`: the spawners, a few threads that live as long as their children (`sys::child` tells
 //!   why and how).
+//! - `directory`: the private directory of a command; `removal`: how it goes, whatever is in it.
 //! - `mailbox`: what spawners and callers tell the reaper.
 //! - `reaper`: the one thread that owns all running commands, each a `job`.
 //! - `ladder`: how a command is made to end: TERM, KILL, drain.
@@ -26,23 +27,29 @@ use std::time::Duration;
 mod backlog;
 mod capture;
 mod command;
+mod directory;
 mod job;
 mod ladder;
+mod limits;
 mod mailbox;
 mod reaper;
+mod removal;
 mod report;
 mod spawn;
 
+pub use crate::sys::child::User;
 pub use crate::sys::process::{Ending, Usage};
 pub use backlog::{KEY_END, StartError};
 pub use capture::{Bounds, Output};
 pub use command::Command;
+pub use limits::Limits;
+pub use reaper::Reaper;
+pub use removal::remove_tree;
 pub use report::{Exit, Failure, Live, Reason, Reports, Stream};
 
-use crate::sys::descriptors;
+use crate::sys::{descriptors, process};
 use backlog::Backlog;
 use mailbox::{Mailbox, Message};
-use reaper::Reaper;
 use report::Outbox;
 use spawn::Spawner;
 
@@ -68,28 +75,29 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Starts the threads.
+    /// Starts the threads, the reaper's among them.
     ///
     /// # Errors
     /// The system gives no more threads or descriptors.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        let Settings {
-            spawners,
-            bounds,
-            drain,
-        } = settings;
-        let backlog = Arc::new(Backlog::default());
-        let mailbox = Arc::new(Mailbox::new()?);
-        let outbox = Arc::new(Outbox::new(bounds.head_bytes + bounds.tail_bytes)?);
-        let executor = Self {
-            backlog,
-            mailbox,
-            outbox,
-        };
-        executor
-            .run_threads(spawners, bounds, drain)
-            .inspect_err(|_| executor.backlog.close())?;
+        let (executor, reaper) = Self::assemble(settings)?;
+        thread::Builder::new()
+            .name("reaper".into())
+            .spawn(move || reaper.run())?;
         Ok(executor)
+    }
+
+    /// The same for a process of its own, to which orphans come back from here on: the caller runs the
+    /// reaper on the *main* thread, which is where the kernel brings them to.
+    ///
+    /// The spawners, other threads, are the parents of the main processes: what the main thread finds
+    /// as its children are adopted ones alone, so that it can't reap a command by mistake.
+    ///
+    /// # Errors
+    /// The system gives no more threads or descriptors.
+    pub fn prepare(settings: Settings) -> io::Result<(Self, Reaper)> {
+        process::adopt_orphans()?;
+        Self::assemble(settings)
     }
 
     /// A descriptor that is readable while reports wait; valid as long as the executor lives.
@@ -154,19 +162,30 @@ impl Executor {
         }
     }
 
-    fn run_threads(&self, spawners: usize, bounds: Bounds, drain: Duration) -> io::Result<()> {
+    /// The parts, with running spawners. They end with the reaper, also with one that never ran.
+    fn assemble(settings: Settings) -> io::Result<(Self, Reaper)> {
+        let Settings {
+            spawners,
+            bounds,
+            drain,
+        } = settings;
+        let backlog = Arc::new(Backlog::default());
+        let mailbox = Arc::new(Mailbox::new()?);
+        let outbox = Arc::new(Outbox::new(bounds.head_bytes + bounds.tail_bytes)?);
+        let reaper = Reaper::new(&backlog, &mailbox, &outbox, bounds, drain)?;
         let null = Arc::new(descriptors::null()?);
         for number in 0..spawners {
-            let spawner = Spawner::new(&self.backlog, &self.mailbox, &null)?;
+            let spawner = Spawner::new(&backlog, &mailbox, &null)?;
             thread::Builder::new()
                 .name(format!("spawner-{number}"))
                 .spawn(move || spawner.run())?;
         }
-        let reaper = Reaper::new(&self.backlog, &self.mailbox, &self.outbox, bounds, drain)?;
-        thread::Builder::new()
-            .name("reaper".into())
-            .spawn(move || reaper.run())?;
-        Ok(())
+        let executor = Self {
+            backlog,
+            mailbox,
+            outbox,
+        };
+        Ok((executor, reaper))
     }
 }
 

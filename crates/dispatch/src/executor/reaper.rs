@@ -1,5 +1,5 @@
 //! The reaper: the one thread that owns the running commands. It reads their output, ends them and
-//! reports them.
+//! reports them, and reaps what it has adopted.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 
 use super::backlog::{Backlog, Withdrawal};
 use super::capture::Bounds;
+use super::directory::{Cleaner, Directory};
 use super::job::{Job, SCRATCH_BYTES, Source};
 use super::ladder::{Action, Ladder};
 use super::mailbox::{Mailbox, Message};
@@ -20,8 +21,10 @@ use crate::sys::process;
 
 /// The number of the mailbox in the poll; no command has it.
 const MAILBOX: u64 = u64::MAX;
+/// How often adopted children are looked at while nothing else happens: so long a zombie may stay.
+const ADOPTED_EVERY: Duration = Duration::from_secs(1);
 
-/// All that the thread needs.
+/// Owns the running commands; made by `Executor::prepare`.
 pub struct Reaper {
     backlog: Arc<Backlog>,
     mailbox: Arc<Mailbox>,
@@ -37,6 +40,9 @@ pub struct Reaper {
     ended: Vec<Exit>,
     scratch: Vec<u8>,
     stopping: bool,
+    /// Whether adopted children live.
+    adopted: bool,
+    cleaner: Cleaner,
 }
 
 #[derive(Default)]
@@ -54,7 +60,7 @@ enum Signal {
 
 impl Reaper {
     /// A reaper that has not begun.
-    pub fn new(
+    pub(super) fn new(
         backlog: &Arc<Backlog>,
         mailbox: &Arc<Mailbox>,
         outbox: &Arc<Outbox>,
@@ -76,20 +82,18 @@ impl Reaper {
             ended: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             stopping: false,
+            adopted: false,
+            cleaner: Cleaner::start()?,
         })
     }
 
-    /// Works until it was told to stop and the last command has ended; then ends the spawners.
+    /// Works on the calling thread, with all signals blocked in it, until the executor was stopped and
+    /// the last command has ended; then ends the spawners.
     pub fn run(mut self) {
         process::block_signals();
         let mut ready = Vec::new();
         while !self.is_finished() {
-            let now = Instant::now();
-            let timeout = self
-                .deadlines
-                .first()
-                .map(|(deadline, _)| deadline.saturating_duration_since(now));
-            self.poll.wait(timeout, &mut ready);
+            self.poll.wait(self.patience(), &mut ready);
             let mut woken = false;
             for number in ready.drain(..) {
                 match number {
@@ -104,9 +108,19 @@ impl Reaper {
                 }
             }
             self.expire();
+            self.adopted = process::reap_adopted();
             self.report();
         }
-        self.backlog.close();
+    }
+
+    /// How long there is nothing to do if nothing happens. None: for ever.
+    fn patience(&self) -> Option<Duration> {
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let deadline = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        // Commands that run may leave orphans at any time.
+        let watchful = self.adopted || !self.jobs.is_empty();
+        let watch = watchful.then_some(ADOPTED_EVERY);
+        [deadline, watch].into_iter().flatten().min()
     }
 
     fn is_finished(&self) -> bool {
@@ -146,9 +160,10 @@ impl Reaper {
         let key = launched.command.key;
         self.backlog.launched(key);
         let early = self.early.remove(&key).unwrap_or_default();
-        let job = Job::new(launched, self.bounds);
+        let mut job = Job::new(launched, self.bounds);
         if let Err(error) = job.watch(&self.poll) {
             job.abandon(&self.poll);
+            self.clean(job.directory.take());
             let failure = spawn::refused("watch", "cannot watch its process", &error);
             self.ended
                 .push(Exit::unstarted(key, Reason::SpawnFailed, Some(failure)));
@@ -298,11 +313,20 @@ impl Reaper {
     fn finish(&mut self, key: u64) {
         // What is in the pipes by now still counts: one round of reads empties them.
         self.read_all(key);
-        let Some(job) = self.jobs.remove(&key) else {
+        let Some(mut job) = self.jobs.remove(&key) else {
             return;
         };
         self.reschedule(key, job.ladder.deadline(), None);
+        let directory = job.directory.take();
         self.ended.push(job.finish(&self.poll));
+        self.clean(directory);
+    }
+
+    /// Removes the directory of a command, at once if it is empty.
+    fn clean(&self, directory: Option<Directory>) {
+        if let Some(Err(path)) = directory.map(Directory::discard) {
+            self.cleaner.remove(path);
+        }
     }
 
     fn reschedule(&mut self, key: u64, before: Option<Instant>, after: Option<Instant>) {
@@ -318,5 +342,12 @@ impl Reaper {
             self.backlog.forget(self.ended.iter().map(|exit| exit.key));
             self.outbox.exits(&mut self.ended);
         }
+    }
+}
+
+impl Drop for Reaper {
+    /// Ends the spawners: nobody takes what they start any more.
+    fn drop(&mut self) {
+        self.backlog.close();
     }
 }

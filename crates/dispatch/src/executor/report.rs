@@ -46,8 +46,8 @@ impl Reason {
 /// What failed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The step that failed: `command`, `stdin`, `pipe`, `fork`, `setup`, `cwd`, `exec` or `watch`;
-    /// `reap` for a command that ran.
+    /// The step that failed: `command`, `directory`, `stdin`, `pipe`, `fork`, `setup`, `user`, `cwd`,
+    /// `exec` or `watch`; `reap` for a command that ran.
     pub stage: &'static str,
     /// The error of the system.
     pub errno: i32,

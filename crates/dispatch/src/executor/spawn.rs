@@ -10,16 +10,25 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::backlog::Backlog;
 use super::command::Command;
+use super::directory::Directory;
 use super::mailbox::{Mailbox, Message};
 use super::report::Failure;
-use crate::sys::child::{self, Child, Refusal, Stack, Standard, Step};
+use crate::sys::child::{self, Child, Program, Refusal, Stack, Standard, Step};
 use crate::sys::{descriptors, process};
 
-/// A command that runs, with the ends of its pipes that we read.
+/// A command that runs.
 pub struct Launched {
     /// What was asked for.
     pub command: Arc<Command>,
-    /// Its main process.
+    /// Its private directory.
+    pub directory: Option<Directory>,
+    /// What was started for it.
+    pub running: Running,
+}
+
+/// A main process, with the ends of its pipes that we read.
+pub struct Running {
+    /// The process.
     pub child: Child,
     /// Its standard output.
     pub stdout: File,
@@ -74,6 +83,24 @@ impl Spawner {
             errno: libc::EINVAL,
             error,
         })?;
+        let directory = Directory::make(&command).map_err(|error| {
+            let path = shown(command.directory.as_deref().unwrap_or_default());
+            refused("directory", &format!("cannot make {path}"), &error)
+        })?;
+        match self.execute(&command, &program) {
+            Ok(running) => Ok(Launched {
+                command,
+                directory,
+                running,
+            }),
+            Err(failure) => {
+                directory.map(Directory::discard);
+                Err(failure)
+            }
+        }
+    }
+
+    fn execute(&mut self, command: &Command, program: &Program) -> Result<Running, Failure> {
         let payload = command
             .stdin
             .as_deref()
@@ -86,29 +113,25 @@ impl Spawner {
                 .map_err(|error| refused("pipe", "cannot make a pipe for its output", &error))
         };
         let ((stdout, to_stdout), (stderr, to_stderr)) = (pipe()?, pipe()?);
-        let stdin = payload.as_ref().unwrap_or(&self.null);
         let standard = Standard {
-            stdin,
+            stdin: payload.as_ref().unwrap_or(&self.null),
             stdout: &to_stdout,
             stderr: &to_stderr,
         };
-        let child = child::start(&program, &standard, &mut self.stack)
-            .map_err(|refusal| explain(&command, &refusal))?;
+        let child = child::start(program, &standard, &mut self.stack)
+            .map_err(|refusal| explain(command, &refusal))?;
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let started_at_us = since_epoch.as_micros() as u64;
-        Ok(Launched {
-            command,
+        Ok(Running {
             child,
             stdout,
             stderr,
             started: Instant::now(),
-            started_at_us,
+            started_at_us: since_epoch.as_micros() as u64,
         })
     }
 }
-
 /// A failure of our own preparations.
 pub fn refused(stage: &'static str, what: &str, error: &io::Error) -> Failure {
     Failure {
@@ -124,6 +147,10 @@ fn explain(command: &Command, refusal: &Refusal) -> Failure {
     match refusal.step {
         Step::Fork => refused("fork", "cannot make a process", &error),
         Step::Setup => refused("setup", "cannot set up its process", &error),
+        Step::User => {
+            let uid = command.user.as_ref().map_or(0, |user| user.uid);
+            refused("user", &format!("cannot run as user {uid}"), &error)
+        }
         Step::Cwd => {
             let cwd = shown(command.cwd.as_deref().unwrap_or_default());
             refused(

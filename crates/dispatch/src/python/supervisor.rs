@@ -3,6 +3,7 @@
 //!
 //! No thread of either ever touches the interpreter, but for the one hook that tests use.
 
+use std::collections::HashMap;
 use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::executor::{self, Bounds, Ending, KEY_END, Settings};
+use crate::executor::{self, Bounds, Ending, KEY_END, Limits, Settings, User};
 use crate::supervisor::client::Client;
 use crate::supervisor::message::{Attach, Held, PROTOCOL, ToDaemon, ToSupervisor};
 use crate::supervisor::record::{self, Ended};
@@ -86,7 +87,7 @@ fn hook(reached: Option<Py<PyAny>>) -> Reached {
 
 /// What is to be run.
 #[pyclass(frozen, module = "orqestra._dispatch")]
-pub struct Command(Mutex<Option<(executor::Command, Vec<u8>)>>, u64);
+pub struct Command(Arc<executor::Command>, Vec<u8>);
 
 #[pymethods]
 impl Command {
@@ -96,7 +97,8 @@ impl Command {
     )]
     #[new]
     #[pyo3(signature = (*, key, argv, env, cwd=None, stdin=None, timeout_ms=0, grace_ms=5000, tag=None,
-                        directory=None, previous_output=None))]
+                        directory=None, previous_output=None, limits=None, user=None,
+                        allow_background=false))]
     fn new(
         key: u64,
         argv: Vec<Bound<'_, PyBytes>>,
@@ -108,14 +110,16 @@ impl Command {
         tag: Option<Bound<'_, PyBytes>>,
         directory: Option<Bound<'_, PyBytes>>,
         previous_output: Option<Bound<'_, PyBytes>>,
+        limits: Option<HashMap<String, u64>>,
+        user: Option<(u32, u32, Vec<u32>)>,
+        allow_background: bool,
     ) -> PyResult<Self> {
-        let _ = (directory, previous_output);
         if key >= KEY_END {
             return Err(PyValueError::new_err(format!(
                 "key: {key} is not below 2 ** 62"
             )));
         }
-        let command = executor::Command {
+        let command = Arc::new(executor::Command {
             key,
             argv: argv.iter().map(owned).collect(),
             env: env
@@ -126,29 +130,38 @@ impl Command {
             stdin: stdin.as_ref().map(owned),
             timeout: (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms)),
             grace: Duration::from_millis(grace_ms),
-        };
+            directory: directory.as_ref().map(owned),
+            previous_output: previous_output.as_ref().map(owned),
+            limits: limits_of(limits.unwrap_or_default())?,
+            user: user.map(|(uid, gid, groups)| User { uid, gid, groups }),
+            allow_background,
+        });
         let tag = tag.as_ref().map(owned).unwrap_or_default();
-        Ok(Self(Mutex::new(Some((command, tag))), key))
+        Ok(Self(command, tag))
     }
 
     #[getter]
     fn key(&self) -> u64 {
-        self.1
+        self.0.key
     }
 }
 
-impl Command {
-    /// The command itself, once: it is as large as its input.
-    fn take(&self) -> PyResult<ToSupervisor> {
-        let mut command = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (command, tag) = command.take().ok_or_else(|| {
-            PyValueError::new_err(format!(
-                "commands: that of key {} was started before",
-                self.1
-            ))
-        })?;
-        Ok(ToSupervisor::Start { command, tag })
+/// Limits by their names in Python.
+fn limits_of(named: HashMap<String, u64>) -> PyResult<Limits> {
+    let mut limits = Limits::default();
+    for (name, value) in named {
+        match name.as_str() {
+            "nice" => limits.nice = Some(value.min(19) as i32),
+            "open_files" => limits.open_files = Some(value),
+            "file_bytes" => limits.file_bytes = Some(value),
+            "cpu_seconds" => limits.cpu_seconds = Some(value),
+            "address_space_bytes" => limits.address_space_bytes = Some(value),
+            "memory_bytes" => limits.memory_bytes = Some(value),
+            "processes" => limits.processes = Some(value),
+            _ => return Err(PyValueError::new_err(format!("limits: {name:?} is none"))),
+        }
     }
+    Ok(limits)
 }
 
 /// The daemon's end of the line to a supervisor.
@@ -241,11 +254,14 @@ impl Supervisor {
         self.client.fileno()
     }
 
-    fn start(&self, py: Python<'_>, commands: Vec<Bound<'_, Command>>) -> PyResult<()> {
-        let starts = commands.iter().map(|command| command.get().take());
-        let starts = starts.collect::<PyResult<Vec<_>>>()?;
+    fn start(&self, py: Python<'_>, commands: Vec<Bound<'_, Command>>) {
+        let starts = commands.iter().map(|command| {
+            let Command(command, tag) = command.get();
+            let (command, tag) = (Arc::clone(command), tag.clone());
+            ToSupervisor::Start { command, tag }
+        });
+        let starts: Vec<_> = starts.collect();
         py.detach(|| self.client.say(starts));
-        Ok(())
     }
 
     fn cancel(&self, py: Python<'_>, keys: Vec<u64>) {

@@ -119,7 +119,9 @@ impl Holdings {
         });
         let mut late: Vec<u64> = late.collect();
         late.sort_unstable();
-        late.into_iter().for_each(|key| self.offer(key));
+        for key in late {
+            self.offer(key);
+        }
     }
 
     /// What a daemon that has just come is told: everything, and then every end once more.

@@ -32,7 +32,7 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(5);
 
 /// What the thread owns.
 pub struct Hub {
-    executor: Arc<Executor>,
+    executor: Executor,
     spool: Spool,
     disk: Disk,
     holdings: Holdings,
@@ -63,7 +63,7 @@ enum Orphans {
 
 impl Hub {
     /// Ready to `run`; `line` is the daemon that started this process.
-    pub fn new(begun: Begun, executor: Arc<Executor>) -> io::Result<Self> {
+    pub fn new(begun: Begun, executor: Executor) -> io::Result<Self> {
         let Begun {
             spool,
             recovered,
@@ -76,12 +76,11 @@ impl Hub {
         let mut holdings = Holdings::default();
         let mut introduction = introduction;
         for (key, payload) in recovered {
-            match record::tag_of(&payload) {
-                Ok(tag) => holdings.recover(key, tag),
-                Err(_) => {
-                    introduction.damaged += 1;
-                    spool.set_aside(key);
-                }
+            if let Ok(tag) = record::tag_of(&payload) {
+                holdings.recover(key, tag);
+            } else {
+                introduction.damaged += 1;
+                spool.set_aside(key);
             }
         }
         let poll = Poll::new()?;
@@ -131,6 +130,7 @@ impl Hub {
             self.tell();
             self.flush();
         }
+        self.executor.stop(true);
         self.spool.close();
     }
 
@@ -213,7 +213,7 @@ impl Hub {
             _ if !self.attached => {}
             ToSupervisor::Start { command, tag } => {
                 if self.holdings.start(command.key, tag) {
-                    commands.push(Arc::new(command));
+                    commands.push(command);
                 }
             }
             other => {

@@ -3,9 +3,11 @@
 //! The first frame on either side, `Attach` and `Attached`, stays as it is in every version: it is how
 //! two versions find out that they don't understand each other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::codec::{Decoder, Encoder, Malformed};
+use super::command::{command, put_command};
 use crate::executor::{Command, Stream};
 
 /// Raised whenever an older end would misread a frame.
@@ -23,7 +25,7 @@ pub enum ToSupervisor {
     /// Run this; `tag` comes back with its end.
     Start {
         /// What is to be run.
-        command: Command,
+        command: Arc<Command>,
         /// For the daemon alone.
         tag: Vec<u8>,
     },
@@ -117,7 +119,7 @@ pub struct Held {
 
 impl ToSupervisor {
     /// The frame, its length included.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         frame(|body| match self {
             Self::Attach(attach) => {
                 body.byte(0);
@@ -149,7 +151,7 @@ impl ToSupervisor {
     }
 
     /// Reads a frame without its length.
-    pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(body: &[u8]) -> Result<Self, Malformed> {
         let mut body = Decoder::new(body);
         Ok(match body.byte()? {
             0 => Self::Attach(Attach {
@@ -158,7 +160,7 @@ impl ToSupervisor {
                 orphan_timeout: Duration::from_millis(body.long()?),
             }),
             1 => Self::Start {
-                command: command(&mut body)?,
+                command: Arc::new(command(&mut body)?),
                 tag: body.bytes()?.to_vec(),
             },
             2 => Self::Cancel(body.list(Decoder::long)?),
@@ -175,7 +177,7 @@ impl ToSupervisor {
 
 impl ToDaemon {
     /// The frame, its length included.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         frame(|body| match self {
             Self::Attached(attached) => {
                 body.byte(0);
@@ -224,7 +226,7 @@ impl ToDaemon {
     }
 
     /// Reads a frame without its length.
-    pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(body: &[u8]) -> Result<Self, Malformed> {
         let mut body = Decoder::new(body);
         Ok(match body.byte()? {
             0 => Self::Attached(Attached {
@@ -254,7 +256,7 @@ impl ToDaemon {
     }
 
     /// Live output, as the executor tells it.
-    pub fn live(key: u64, stream: Stream, offset: u64, data: Vec<u8>) -> Self {
+    pub(super) fn live(key: u64, stream: Stream, offset: u64, data: Vec<u8>) -> Self {
         Self::Live {
             key,
             stream: stream as u8,
@@ -284,33 +286,5 @@ fn held(body: &mut Decoder<'_>) -> Result<Held, Malformed> {
         key: body.long()?,
         tag: body.bytes()?.to_vec(),
         ended: body.flag()?,
-    })
-}
-
-fn put_command(body: &mut Encoder, command: &Command) {
-    body.long(command.key);
-    body.list(command.argv.iter(), |body, word| body.bytes(word));
-    body.list(command.env.iter(), |body, (name, value)| {
-        body.bytes(name);
-        body.bytes(value);
-    });
-    body.option(command.cwd.as_ref(), |body, cwd| body.bytes(cwd));
-    body.option(command.stdin.as_ref(), |body, stdin| body.bytes(stdin));
-    body.option(command.timeout, |body, timeout| {
-        body.long(timeout.as_millis() as u64);
-    });
-    body.long(command.grace.as_millis() as u64);
-}
-
-fn command(body: &mut Decoder<'_>) -> Result<Command, Malformed> {
-    let owned = |body: &mut Decoder<'_>| body.bytes().map(<[u8]>::to_vec);
-    Ok(Command {
-        key: body.long()?,
-        argv: body.list(owned)?,
-        env: body.list(|body| Ok((owned(body)?, owned(body)?)))?,
-        cwd: body.option(owned)?,
-        stdin: body.option(owned)?,
-        timeout: body.option(Decoder::long)?.map(Duration::from_millis),
-        grace: Duration::from_millis(body.long()?),
     })
 }

@@ -5,7 +5,7 @@
 //! command has a key and a tag that the daemon chose, and the daemon is told the end of each until it
 //! says that it may be forgotten. Read it in this order:
 //!
-//! - `message`, `codec`: what the two say to each other.
+//! - `message`, `command`, `codec`: what the two say to each other.
 //! - `line`: a socket on which that goes, without ever waiting.
 //! - `holdings`: what is held, and what has to be told. Pure.
 //! - `record`: an end, as it is kept on disk and told.
@@ -18,11 +18,13 @@
 //! Signals that ask a process to end are ignored: who stops a worker stops its daemon.
 #![deny(unsafe_code)]
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::env;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 
 pub mod client;
 mod codec;
+mod command;
 mod disk;
 mod holdings;
 mod hub;
@@ -38,7 +41,7 @@ mod line;
 pub mod message;
 pub mod record;
 
-use crate::executor::{Executor, Settings};
+use crate::executor::{self, Executor, Settings};
 use crate::spool::{Record, Spool};
 use crate::sys::own;
 use hub::Hub;
@@ -47,9 +50,11 @@ use message::{Attached, PROTOCOL};
 
 /// The socket in the worker's folder.
 pub const SOCKET: &str = "supervisor.sock";
-/// The lock of the supervisor that lives there.
+/// The lock of the supervisor that lives there; it holds its pid.
 const LOCK: &str = "supervisor.lock";
 const SPOOL: &str = "spool";
+/// The private folders of commands.
+const JOBS: &str = "jobs";
 /// A predecessor that was killed may still be on its way out.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_LOOK: Duration = Duration::from_millis(5);
@@ -94,9 +99,11 @@ pub struct Begun {
 /// The folder can't be used, another supervisor lives in it, or the system gives no threads.
 pub fn run(config: Config) -> io::Result<()> {
     own::be_deaf();
-    own::adopt_orphans()?;
     own::raise_descriptor_limit()?;
+    // By where it works it is known for whose it is.
+    env::set_current_dir(&config.directory)?;
     let _lock = lock(&config.directory)?;
+    empty_jobs(&config.directory.join(JOBS))?;
     let (spool, recovered) = Spool::open(&config.directory.join(SPOOL), config.segment_bytes)?;
     let introduction = Attached {
         protocol: PROTOCOL,
@@ -108,7 +115,7 @@ pub fn run(config: Config) -> io::Result<()> {
         held: Vec::new(),
     };
     let listener = listen(&config.directory)?;
-    let executor = Arc::new(Executor::new(config.settings)?);
+    let (executor, reaper) = Executor::prepare(config.settings)?;
     let begun = Begun {
         spool,
         recovered: recovered.records,
@@ -118,14 +125,26 @@ pub fn run(config: Config) -> io::Result<()> {
         reached: config.reached,
         orphan_timeout: config.orphan_timeout,
     };
-    let hub = Hub::new(begun, Arc::clone(&executor))?;
-    let hub = thread::Builder::new()
-        .name("hub".into())
-        .spawn(move || hub.run())?;
-    let ended = hub.join();
-    executor.stop(true);
-    let _ = fs::remove_file(config.directory.join(SOCKET));
-    ended.map_err(|_| io::Error::other("a fault in the hub"))
+    let hub = Hub::new(begun, executor)?;
+    let hub = thread::Builder::new().name("hub".into()).spawn(move || {
+        // Without it nobody would ever end this process.
+        if panic::catch_unwind(AssertUnwindSafe(|| hub.run())).is_err() {
+            process::abort();
+        }
+    })?;
+    // Here, because the kernel brings orphans to the main thread.
+    reaper.run();
+    let _ = hub.join();
+    fs::remove_file(config.directory.join(SOCKET))
+}
+
+/// Removes what commands of a predecessor left, who could not.
+fn empty_jobs(directory: &Path) -> io::Result<()> {
+    match executor::remove_tree(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    DirBuilder::new().mode(0o711).create(directory)
 }
 
 /// Takes the lock of the folder; it goes when the process does.
@@ -144,6 +163,8 @@ fn lock(directory: &Path) -> io::Result<File> {
         }
         thread::sleep(LOCK_LOOK);
     }
+    file.set_len(0)?;
+    (&file).write_all(format!("{}\n", process::id()).as_bytes())?;
     Ok(file)
 }
 

@@ -39,7 +39,7 @@ pub struct Failed {
 }
 
 /// Writes the end of a command.
-pub fn encode(tag: &[u8], exit: &Exit) -> Vec<u8> {
+pub(super) fn encode(tag: &[u8], exit: &Exit) -> Vec<u8> {
     let mut record = Encoder::default();
     record.byte(VERSION);
     record.bytes(tag);
@@ -71,6 +71,9 @@ pub fn encode(tag: &[u8], exit: &Exit) -> Vec<u8> {
 }
 
 /// Reads what was encoded. What a later version of it appended is passed over.
+///
+/// # Errors
+/// It is no record, or one of another version.
 pub fn decode(record: &[u8]) -> Result<Ended, Malformed> {
     let mut record = Decoder::new(record);
     if record.byte()? != VERSION {
@@ -94,7 +97,7 @@ pub fn decode(record: &[u8]) -> Result<Ended, Malformed> {
 }
 
 /// Only the tag of a record.
-pub fn tag_of(record: &[u8]) -> Result<Vec<u8>, Malformed> {
+pub(super) fn tag_of(record: &[u8]) -> Result<Vec<u8>, Malformed> {
     decode(record).map(|ended| ended.tag)
 }
 

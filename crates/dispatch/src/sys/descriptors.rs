@@ -1,8 +1,10 @@
 //! Descriptors: every one is closed on exec and numbered above the standard three.
 
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 
 use super::checked;
 
@@ -54,6 +56,28 @@ pub fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
     let file = File::from(own(raw)?);
     std::os::unix::fs::FileExt::write_all_at(&file, content, 0)?;
     Ok(OwnedFd::from(file))
+}
+
+/// A directory in `parent`, held only to find things by. Refuses links, and what is mounted there.
+pub fn subdirectory(parent: &File, name: &OsStr) -> io::Result<File> {
+    let name = CString::new(name.as_bytes())?;
+    // SAFETY: zero is what each field is when it is not used.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    how.flags = flags as u64;
+    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV;
+    // SAFETY: name and instructions outlive the call, which returns a new descriptor that nobody else
+    // owns.
+    let raw = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            parent.as_raw_fd(),
+            name.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    };
+    Ok(File::from(own(checked(raw as libc::c_int)?)?))
 }
 
 /// The empty input.

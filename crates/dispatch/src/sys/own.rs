@@ -25,13 +25,6 @@ pub fn be_deaf() {
     }
 }
 
-/// Becomes the parent of all descendants whose own parents end.
-pub fn adopt_orphans() -> io::Result<()> {
-    let on: libc::c_ulong = 1;
-    // SAFETY: prctl with this option takes integers.
-    checked(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, on, 0, 0, 0) }).map(|_| ())
-}
-
 /// Has as many descriptors as it may. Commands get what they would have had otherwise: see `child`.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit {

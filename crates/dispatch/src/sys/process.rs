@@ -1,4 +1,4 @@
-//! Signals to a group, learning of an end, reaping.
+//! Signals to a group, learning of an end, reaping, adopting.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -69,6 +69,30 @@ pub fn reap_dying(process: &OwnedFd) {
     {}
 }
 
+/// Makes this process the one that orphaned descendants come back to, not the init of the system. They
+/// become children of its first living thread: the main one.
+pub fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: prctl takes an integer here.
+    checked(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) })?;
+    Ok(())
+}
+
+/// Reaps all children of the calling *thread* that have ended; whether others of them live.
+///
+/// On the main thread of a process whose other threads start its children, those are the adopted
+/// ones.
+pub fn reap_adopted() -> bool {
+    let options = libc::WEXITED | libc::WNOHANG | libc::__WNOTHREAD;
+    loop {
+        match wait_for(libc::P_ALL, 0, options) {
+            Ok((Some(_), _)) => {}
+            Ok((None, _)) => return true,
+            // ECHILD, there are none: it has no other error.
+            Err(_) => return false,
+        }
+    }
+}
+
 /// Blocks every signal in the calling thread, for ever: signals are the business of the
 /// interpreter's own threads, and a child that is being started must not run a handler in the
 /// memory it shares with us.
@@ -86,8 +110,16 @@ fn look(process: &OwnedFd) -> io::Result<Option<Ending>> {
     wait(process, options).map(|(ending, _)| ending)
 }
 
-/// One `waitid`, in the form of the kernel, which also gives the usage.
 fn wait(process: &OwnedFd, options: libc::c_int) -> io::Result<(Option<Ending>, Usage)> {
+    wait_for(libc::P_PIDFD, process.as_raw_fd(), options)
+}
+
+/// One `waitid`, in the form of the kernel, which also gives the usage.
+fn wait_for(
+    kind: libc::idtype_t,
+    id: libc::c_int,
+    options: libc::c_int,
+) -> io::Result<(Option<Ending>, Usage)> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both buffers outlive the call. Zero is a valid value of either, should the kernel not
@@ -95,8 +127,8 @@ fn wait(process: &OwnedFd, options: libc::c_int) -> io::Result<(Option<Ending>, 
     let (info, usage) = unsafe {
         let result = libc::syscall(
             libc::SYS_waitid,
-            libc::P_PIDFD,
-            process.as_raw_fd(),
+            kind,
+            id,
             info.as_mut_ptr(),
             options,
             usage.as_mut_ptr(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use orqestra_dispatch::executor::{Bounds, Command, Executor, Exit, Live, Settings};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const DRAIN: Duration = Duration::from_millis(300);
 pub const BOUNDS: Bounds = Bounds {
     head_bytes: 256 * 1024,
@@ -22,13 +22,12 @@ pub struct Harness {
 
 impl Harness {
     pub fn new() -> Self {
-        let settings = Settings {
-            spawners: 2,
-            bounds: BOUNDS,
-            drain: DRAIN,
-        };
+        Self::with(Executor::new(settings()).expect("threads and descriptors"))
+    }
+
+    pub fn with(executor: Executor) -> Self {
         Self {
-            executor: Executor::new(settings).expect("threads and descriptors"),
+            executor,
             exits: Vec::new(),
             live: Vec::new(),
         }
@@ -82,16 +81,22 @@ impl Harness {
     }
 }
 
+pub fn settings() -> Settings {
+    Settings {
+        spawners: 2,
+        bounds: BOUNDS,
+        drain: DRAIN,
+    }
+}
+
 /// A command with a plain PATH and no limits.
 pub fn command(argv: &[&str]) -> Command {
     Command {
         key: 1,
         argv: argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
         env: vec![(b"PATH".to_vec(), b"/usr/bin:/bin".to_vec())],
-        cwd: None,
-        stdin: None,
-        timeout: None,
         grace: Duration::from_secs(10),
+        ..Command::default()
     }
 }
 

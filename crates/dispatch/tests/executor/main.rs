@@ -5,3 +5,4 @@ mod harness;
 mod outputs;
 mod starts;
 mod stops;
+mod surroundings;
