@@ -301,7 +301,7 @@ class Supervisor:
         """Whether it has ended: there will be no more reports."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable while reports wait, for `loop.add_reader`."""
+        """A descriptor that is readable while reports wait, for `loop.add_reader`; the first are there from the start."""
 
     def start(self, commands: Sequence[Command]) -> None:
         """Have commands run.

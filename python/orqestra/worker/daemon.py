@@ -202,6 +202,8 @@ async def _listen(supervisor: Supervisor, jobs: Jobs, connection: Connection) ->
             connection.beat_now()
 
     loop.add_reader(supervisor.fileno(), read)
+    # What came along with its introduction has been read from the socket already.
+    read()
     try:
         await ended.wait()
     finally:
