@@ -118,7 +118,7 @@ impl Executor {
     }
 
     fn reports<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let Reports { live, exits } = py.detach(|| self.0.reports());
+        let Reports { live, exits, .. } = py.detach(|| self.0.reports());
         let list = PyList::empty(py);
         for piece in live {
             list.append(Live::of(py, &piece))?;
