@@ -24,6 +24,8 @@ __all__ = [
     "Live",
     "Matcher",
     "Push",
+    "Strays",
+    "Stuck",
     "Supervisor",
     "backoff",
     "outbox",
@@ -293,10 +295,6 @@ class Supervisor:
         """What it suffered from when `reports` was called last; empty: nothing."""
 
     @property
-    def strays(self) -> int:
-        """How many processes it knew then that have left their command, and belong to none that can be told."""
-
-    @property
     def closed(self) -> bool:
         """Whether it has ended: there will be no more reports."""
 
@@ -340,20 +338,23 @@ class Supervisor:
     def hang_up(self) -> None:
         """Say nothing more. After `stop` it ends with the last command, else it awaits another daemon."""
 
-    def reports(self) -> list[Exit | Live | Gone]:
+    def reports(self) -> list[Exit | Live | Gone | Stuck | Strays]:
         """Take all reports that wait; the live output of a command comes before its end."""
 
 @final
 class Exit:
     """The end of a command.
 
-    `reason` is `timeout` or `cancelled` only if TERM or KILL was sent before the main process ended;
+    `reason` is `timeout` or `cancelled` only if TERM or KILL was sent before the main process ended, and
+    `killed_after_grace` if TERM was ignored for the whole grace; `timed_out` tells then which it was.
     `exit_code` or `signal` say how it ended, whatever the reason. Both are None if it never ran, or if
-    something else in this process reaped it (stage `reap`). `killed`: KILL was needed.
+    something else in its process reaped it (stage `reap`). `killed`: KILL was needed. `killed_processes` of
+    its descendants got KILL, and `left_processes` stay: because they may, or can't be ended. `tag` is the
+    command's.
 
     If it was not started (`spawn_failed`), `error` is a sentence, `errno` the error, and `stage` where it
-    happened: `command` (can't be expressed), `cwd` and `exec`, mostly the command's own fault; `stdin`,
-    `pipe`, `fork`, `setup` and `watch`, this machine's.
+    happened: `command` (can't be expressed), `user`, `cwd` and `exec`, mostly the command's own fault;
+    `directory`, `stdin`, `pipe`, `fork`, `setup` and `watch`, this machine's.
 
     `stdout` and `stderr` are what was kept, byte-exact; `stdout_bytes` and `stderr_bytes` how much came;
     `truncated` if that is more. `started_at_us` is in Unix time, 0 if it never ran; `wall_us` is the time of
@@ -366,7 +367,7 @@ class Exit:
     @property
     def tag(self) -> bytes: ...
     @property
-    def reason(self) -> Literal["exited", "signalled", "timeout", "cancelled", "spawn_failed"]: ...
+    def reason(self) -> str: ...
     @property
     def exit_code(self) -> int | None: ...
     @property
@@ -376,11 +377,15 @@ class Exit:
     @property
     def errno(self) -> int | None: ...
     @property
-    def stage(
-        self,
-    ) -> Literal["command", "stdin", "pipe", "fork", "setup", "cwd", "exec", "watch", "reap"] | None: ...
+    def stage(self) -> str | None: ...
     @property
     def killed(self) -> bool: ...
+    @property
+    def timed_out(self) -> bool: ...
+    @property
+    def killed_processes(self) -> int: ...
+    @property
+    def left_processes(self) -> int: ...
     @property
     def stdout(self) -> bytes: ...
     @property
@@ -421,3 +426,17 @@ class Gone:
 
     @property
     def key(self) -> int: ...
+
+@final
+class Stuck:
+    """The kernel does not end these commands, 5 s after their KILL. Each is told once, and keeps its place."""
+
+    @property
+    def keys(self) -> list[int]: ...
+
+@final
+class Strays:
+    """Of these processes can't be told which command they come from. They get KILL when no command runs."""
+
+    @property
+    def pids(self) -> list[int]: ...

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Final, assert_never
 
-from orqestra._dispatch import Command, Exit, Gone, Live, Supervisor
+from orqestra._dispatch import Command, Exit, Gone, Live, Strays, Stuck, Supervisor
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import InvalidInput
@@ -68,11 +68,16 @@ class Jobs:
     @property
     def offered_slots(self) -> int:
         """How many jobs this worker runs at once; 0 while it drains or is not well."""
-        return 0 if self._draining or self.health else self._slots.count
+        return 0 if self._draining or self._unfit else self._slots.count
 
     @property
     def health(self) -> str:
         """What this worker suffers from; empty if it is well."""
+        return self._unfit or self._slots.stuck
+
+    @property
+    def _unfit(self) -> str:
+        """Why it takes no work; empty if it can."""
         if self._supervisor is None:
             return "the supervisor has ended, and no other could be started yet"
         return self._supervisor.health or self._shortage.health
@@ -216,6 +221,10 @@ class Jobs:
                     self._wrote(report)
                 case Gone():
                     self._gone(report.key)
+                case Stuck():
+                    self._tell_stuck(report.keys)
+                case Strays():
+                    log.warning("processes belong to no command any more that can be told", pids=report.pids)
                 case _:
                     assert_never(report)
         if supervisor.closed:
@@ -290,6 +299,12 @@ class Jobs:
         else:
             self._forgotten.append(exit_.key)
         self._report(exit_.key, ended)
+
+    def _tell_stuck(self, keys: Iterable[int]) -> None:
+        for key in keys:
+            if (occupied := self._slots.running.get(key)) is not None:
+                occupied.stuck = True
+                log.error("the kernel does not end a command, its slot stays taken", job_id=occupied.attempt.job_id)
 
     def _gone(self, key: int) -> None:
         """Give up a command whose end the disk has lost: the server asks what is held, and gets to know."""

@@ -49,7 +49,8 @@ def outcome(exit_: Exit, assignment: Assignment, *, returning: bool) -> Finished
     if exit_.stage in MACHINE_STAGES or (exit_.stage == "exec" and exit_.errno in SHORTAGES):
         return HandBack(reason=f"spawn: {exit_.error}")
     # "watch": the machine failed, but it had run for a moment: it can't be handed back as if it had not.
-    returned = exit_.stage == "watch" or (returning and reason is Reason.CANCELLED)
+    ended_by_us = reason in {Reason.CANCELLED, Reason.KILLED_AFTER_GRACE} and not exit_.timed_out
+    returned = exit_.stage == "watch" or (returning and ended_by_us)
     result = Result(
         attempt=assignment.attempt,
         ok=reason is Reason.EXITED and exit_.exit_code == 0,
@@ -65,6 +66,8 @@ def outcome(exit_: Exit, assignment: Assignment, *, returning: bool) -> Finished
         user_us=exit_.user_us,
         system_us=exit_.system_us,
         max_rss_kb=exit_.max_rss_kb,
+        killed_processes=exit_.killed_processes,
+        left_processes=exit_.left_processes,
     )
     return Finished(result=result, ahead=_put_output(result, exit_))
 
@@ -97,7 +100,7 @@ def _error(exit_: Exit, assignment: Assignment) -> str:
     if exit_.error is not None:
         return exit_.error
     ignored = "; it had to be killed" if exit_.killed else ""
-    if exit_.reason == Reason.TIMEOUT.value:
+    if exit_.timed_out:
         return f"ran longer than its timeout of {assignment.timeout_ms} ms{ignored}"
     return ""
 

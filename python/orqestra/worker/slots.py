@@ -25,7 +25,8 @@ class Fate(Enum):
 class Occupied:
     """An attempt that has a slot; `fate` may change while it runs.
 
-    `adopted`: an earlier daemon started it. `ended`: it has, and how is still to be told.
+    `adopted`: an earlier daemon started it. `ended`: it has, and how is still to be told. `stuck`: the
+    kernel does not end it.
     """
 
     attempt: AttemptRef
@@ -33,6 +34,7 @@ class Occupied:
     fate: Fate = Fate.REPORT
     adopted: bool = False
     ended: bool = False
+    stuck: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -57,6 +59,12 @@ class Slots:
 
     def __contains__(self, attempt: AttemptRef) -> bool:
         return attempt in self._keys or attempt in self._waiting or attempt in self._effortless
+
+    @property
+    def stuck(self) -> str:
+        """A sentence on commands that the kernel does not end; empty if there are none."""
+        jobs = [str(each.attempt.job_id) for each in self.running.values() if each.stuck]
+        return f"kill pending: the kernel does not end the command of job {', '.join(jobs)}" if jobs else ""
 
     def wait(self, attempt: AttemptRef, assignment: Assignment) -> None:
         """Put an attempt at the end of those that wait."""

@@ -34,7 +34,8 @@ pub struct Command {
     pub limits: Limits,
     /// Whom it runs as; None: whoever runs this process.
     pub user: Option<User>,
-    /// Whether what it leaves running when it ends by itself may stay.
+    /// Whether what it leaves running when it ends by itself may stay. Nobody reads its output any
+    /// more, and the directory goes.
     pub allow_background: bool,
 }
 

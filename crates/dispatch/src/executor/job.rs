@@ -5,19 +5,28 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
+use hashbrown::HashSet;
+
 use super::capture::{Bounds, Capture};
+use super::census::Process;
 use super::directory::Directory;
+use super::kinship::Mark;
 use super::ladder::{Ladder, Stop};
+use super::limits::Limits;
+use super::lookout::{Identity, Trace};
 use super::report::{Exit, Failure, Outbox, Reason, Stream};
 use super::spawn::{Launched, Running};
 use crate::sys::child::Child;
 use crate::sys::poll::Poll;
-use crate::sys::process::{self, Ending};
+use crate::sys::process::{self, Ending, Usage};
 
 /// The size of the buffer that pipes are read into: that of a pipe. Larger pipes gain nothing here.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// Reads of one stream in a row, enough to empty the largest pipe; then the others have their turn.
 const READS: usize = 16;
+
+/// So many processes that are to be killed are stopped first.
+const CROWD: usize = 16;
 
 /// What a descriptor of a command stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +64,13 @@ pub struct Job {
     pub ladder: Ladder,
     /// Its private directory, to be removed when it has ended.
     pub directory: Option<Directory>,
+    /// What its environment holds.
+    pub mark: Option<Mark>,
     key: u64,
+    limits: Limits,
+    allow_background: bool,
+    /// Descendants that were sent KILL.
+    killed: HashSet<Identity>,
     child: Child,
     outputs: [Reading; 2],
     followed: bool,
@@ -93,8 +108,12 @@ impl Job {
         };
         Self {
             ladder: Ladder::new(started, command.timeout, command.grace),
-            key: command.key,
             directory,
+            mark: Mark::given(&command.env),
+            key: command.key,
+            limits: command.limits,
+            allow_background: command.allow_background,
+            killed: HashSet::new(),
             child,
             outputs: [
                 reading(Stream::Stdout, stdout),
@@ -172,30 +191,70 @@ impl Job {
     /// were asked twice.
     ///
     /// The main process is reaped by `finish` alone, and until then, even as a zombie, it keeps its
-    /// number, which is also the group's, from being given to somebody else. Call it only after
-    /// `has_ended` was false: a part of this process that we don't know could have reaped it.
+    /// number, which is also the group's, from being given to somebody else. A part of this process
+    /// that we don't know could have reaped it, though.
     pub fn signal(&self, signal: libc::c_int) {
-        process::signal_group(self.child.pid, signal);
+        if process::is_held(&self.child.process) {
+            process::signal_group(self.child.pid, signal);
+        }
     }
 
-    /// The report of a command whose main process has ended. The order matters: KILL for what is
-    /// left of the group while the zombie of its leader still holds the number (see `signal`), and
-    /// only then the reaping.
-    pub fn finish(mut self, poll: &Poll) -> Exit {
-        self.outputs
-            .iter_mut()
-            .for_each(|output| output.close(poll));
-        if process::is_zombie(&self.child.process) {
+    /// By what its processes are found.
+    pub fn trace(&self) -> Trace<'_> {
+        Trace {
+            key: self.key,
+            leader: self.child.pid,
+            mark: self.mark.as_ref(),
+        }
+    }
+
+    /// Whether what is left of it when its main process has ended stays.
+    pub fn may_leave(&self) -> bool {
+        self.allow_background && self.ladder.stop().is_none()
+    }
+
+    /// TERM to those of its processes that have left the group, which has it already.
+    pub fn terminate(&self, members: &[Process]) {
+        let outside = members
+            .iter()
+            .filter(|member| member.group != self.child.pid);
+        for member in outside {
+            member.signal(libc::SIGTERM);
+        }
+    }
+
+    /// KILL to all its processes.
+    pub fn kill(&mut self, members: &[Process]) {
+        let leader = self.child.pid;
+        let others = members.iter().filter(|member| member.pid != leader);
+        if members.len() > CROWD {
+            // Many may be getting more: whoever stands still does not.
+            self.signal(libc::SIGSTOP);
+            others.clone().for_each(|member| {
+                member.signal(libc::SIGSTOP);
+            });
+        }
+        for member in others {
+            if member.signal(libc::SIGKILL) {
+                self.killed.insert((member.pid, member.start));
+            }
+        }
+        self.signal(libc::SIGKILL);
+    }
+
+    /// The report of a command whose main process has ended, and of which so many processes are left.
+    /// The order matters: KILL for the group while the zombie of its leader still holds the number (see
+    /// `signal`), and only then the reaping.
+    pub fn finish(mut self, poll: &Poll, left: u32) -> Exit {
+        self.close(poll);
+        if !self.may_leave() {
             self.signal(libc::SIGKILL);
         }
         let reaped = process::reap(&self.child.process);
-        let ending = reaped.map(|(ending, _)| ending);
-        let reason = match (self.ladder.stop(), ending) {
-            (Some(Stop::Timeout), _) => Reason::Timeout,
-            (Some(Stop::Cancel), _) => Reason::Cancelled,
-            (None, Some(Ending::Signal(_))) => Reason::Signalled,
-            (None, Some(Ending::Code(_)) | None) => Reason::Exited,
-        };
+        let (ending, usage) = reaped.unzip();
+        let usage = usage.unwrap_or_default();
+        let reason = self.reason(ending, usage);
+        let stop = self.ladder.stop();
         let [stdout, stderr] = self.outputs.map(|output| output.capture.finish());
         let ended = self.ended.unwrap_or_else(Instant::now);
         Exit {
@@ -203,21 +262,41 @@ impl Job {
             reason,
             ending,
             failure: reaped.is_none().then(stolen),
-            killed: self.ladder.killed(),
+            killed: self.ladder.killed() || (stop.is_some() && !self.killed.is_empty()),
+            timed_out: stop == Some(Stop::Timeout),
+            killed_processes: self.killed.len() as u32,
+            left_processes: left,
             stdout,
             stderr,
             started_at_us: self.started_at_us,
             wall_us: ended.saturating_duration_since(self.started).as_micros() as u64,
-            usage: reaped.map(|(_, usage)| usage).unwrap_or_default(),
+            usage,
+        }
+    }
+
+    /// Lets go of its pipes: nobody reads them any more.
+    pub fn close(&mut self, poll: &Poll) {
+        self.outputs
+            .iter_mut()
+            .for_each(|output| output.close(poll));
+    }
+
+    fn reason(&self, ending: Option<Ending>, usage: Usage) -> Reason {
+        let by_kill = ending == Some(Ending::Signal(libc::SIGKILL));
+        match (self.ladder.stop(), ending) {
+            (Some(_), _) if by_kill && self.ladder.outlasted() => Reason::KilledAfterGrace,
+            (Some(Stop::Timeout), _) => Reason::Timeout,
+            (Some(Stop::Cancel), _) => Reason::Cancelled,
+            (None, Some(ending)) if self.limits.ended(ending, usage) => Reason::ResourceLimit,
+            (None, Some(Ending::Signal(_))) => Reason::Signalled,
+            (None, Some(Ending::Code(_)) | None) => Reason::Exited,
         }
     }
 
     /// Ends a command that can't be watched.
     pub fn abandon(&mut self, poll: &Poll) {
         poll.remove(self.child.process.as_raw_fd());
-        self.outputs
-            .iter_mut()
-            .for_each(|output| output.close(poll));
+        self.close(poll);
         self.signal(libc::SIGKILL);
         process::reap_dying(&self.child.process);
     }

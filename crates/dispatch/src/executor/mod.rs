@@ -1,6 +1,6 @@
 //! Runs commands: starts them, reads their output, ends them, reports how they ended.
 //!
-//! Knows no Python and no jobs; later it moves into a process of its own. Read it in this order:
+//! Knows no Python and no jobs. Read it in this order:
 //!
 //! - `command`: what is to be run, and within which `limits`.
 //! - `backlog`: where commands wait for a spawner.
@@ -9,13 +9,17 @@
 //! - `directory`: the private directory of a command; `removal`: how it goes, whatever is in it.
 //! - `mailbox`: what spawners and callers tell the reaper.
 //! - `reaper`: the one thread that owns all running commands, each a `job`.
-//! - `ladder`: how a command is made to end: TERM, KILL, drain.
+//! - `ladder`: how a command is made to end: TERM, KILL, drain, and the sweep of what is left.
+//! - `lookout`: which processes belong to which command. `census` is what `/proc` shows, `kinship`
+//!   what follows from it.
 //! - `capture`: what is kept of its output.
 //! - `report`: what the caller gets to know.
 //!
-//! Out of reach, for now: descendants that leave the session of their command (`setsid`, double
-//! fork) are neither seen nor killed. They can't hold a slot: their pipes are closed when the drain
-//! is over.
+//! All processes of a command end with it, also those that have left its group and session, unless it
+//! may leave them running. That takes a reaper on the main thread of a process of its own
+//! (`Executor::prepare`): only there is known that a command has left something, and only there those
+//! are found that have cleared their environment. With `Executor::new`, a command that ends by itself
+//! takes its group along and nobody else.
 #![deny(unsafe_code)]
 
 use std::io;
@@ -26,11 +30,14 @@ use std::time::Duration;
 
 mod backlog;
 mod capture;
+mod census;
 mod command;
 mod directory;
 mod job;
+mod kinship;
 mod ladder;
 mod limits;
+mod lookout;
 mod mailbox;
 mod reaper;
 mod removal;
@@ -80,7 +87,7 @@ impl Executor {
     /// # Errors
     /// The system gives no more threads or descriptors.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        let (executor, reaper) = Self::assemble(settings)?;
+        let (executor, reaper) = Self::assemble(settings, false)?;
         thread::Builder::new()
             .name("reaper".into())
             .spawn(move || reaper.run())?;
@@ -97,7 +104,7 @@ impl Executor {
     /// The system gives no more threads or descriptors.
     pub fn prepare(settings: Settings) -> io::Result<(Self, Reaper)> {
         process::adopt_orphans()?;
-        Self::assemble(settings)
+        Self::assemble(settings, true)
     }
 
     /// A descriptor that is readable while reports wait; valid as long as the executor lives.
@@ -114,13 +121,13 @@ impl Executor {
         self.backlog.add(commands)
     }
 
-    /// TERM to the groups of these commands, KILL after their grace. Those that have not started
+    /// TERM to all processes of these commands, KILL after their grace. Those that have not started
     /// never will.
     pub fn cancel(&self, keys: Vec<u64>) {
         self.mailbox.post(Message::Cancel(keys));
     }
 
-    /// KILL to the groups of these commands.
+    /// KILL to all processes of these commands.
     pub fn kill(&self, keys: Vec<u64>) {
         self.mailbox.post(Message::Kill(keys));
     }
@@ -152,7 +159,7 @@ impl Executor {
     /// Takes no more commands and reports those that wait as cancelled. The threads end with the
     /// last command.
     ///
-    /// With `kill`, all groups are sent KILL and their end is awaited, at most five seconds; else
+    /// With `kill`, all processes are sent KILL and their end is awaited, at most five seconds; else
     /// they go on.
     pub fn stop(&self, kill: bool) {
         self.backlog.refuse();
@@ -163,18 +170,14 @@ impl Executor {
     }
 
     /// The parts, with running spawners. They end with the reaper, also with one that never ran.
-    fn assemble(settings: Settings) -> io::Result<(Self, Reaper)> {
-        let Settings {
-            spawners,
-            bounds,
-            drain,
-        } = settings;
+    fn assemble(settings: Settings, adopting: bool) -> io::Result<(Self, Reaper)> {
+        let bounds = settings.bounds;
         let backlog = Arc::new(Backlog::default());
         let mailbox = Arc::new(Mailbox::new()?);
         let outbox = Arc::new(Outbox::new(bounds.head_bytes + bounds.tail_bytes)?);
-        let reaper = Reaper::new(&backlog, &mailbox, &outbox, bounds, drain)?;
+        let reaper = Reaper::new(&backlog, &mailbox, &outbox, settings, adopting)?;
         let null = Arc::new(descriptors::null()?);
-        for number in 0..spawners {
+        for number in 0..settings.spawners {
             let spawner = Spawner::new(&backlog, &mailbox, &null)?;
             thread::Builder::new()
                 .name(format!("spawner-{number}"))

@@ -29,7 +29,7 @@ mod _dispatch {
     #[pymodule_export]
     use super::outbox::{Outbox, Push};
     #[pymodule_export]
-    use super::supervisor::{Command, Exit, Gone, Live, Supervisor, supervise};
+    use super::supervisor::{Command, Exit, Gone, Live, Strays, Stuck, Supervisor, supervise};
 }
 
 impl From<InvalidInput> for PyErr {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
@@ -168,13 +168,7 @@ fn limits_of(named: HashMap<String, u64>) -> PyResult<Limits> {
 #[pyclass(frozen, module = "orqestra._dispatch")]
 pub struct Supervisor {
     client: Client,
-    told: Mutex<Told>,
-}
-
-#[derive(Default)]
-struct Told {
-    health: String,
-    strays: u32,
+    health: Mutex<String>,
 }
 
 #[pymethods]
@@ -188,8 +182,8 @@ impl Supervisor {
             orphan_timeout: Duration::from_millis(orphan_ms),
         };
         let client = py.detach(|| Client::attach(socket(socket_fd), attach))?;
-        let told = Mutex::default();
-        Ok(Self { client, told })
+        let health = Mutex::default();
+        Ok(Self { client, health })
     }
 
     #[classattr]
@@ -237,12 +231,7 @@ impl Supervisor {
 
     #[getter]
     fn health(&self) -> String {
-        self.told().health.clone()
-    }
-
-    #[getter]
-    fn strays(&self) -> u32 {
-        self.told().strays
+        self.last_health().clone()
     }
 
     #[getter]
@@ -321,8 +310,9 @@ impl Supervisor {
                     })?;
                 }
                 ToDaemon::Gone(key) => list.append(Gone { key })?,
-                ToDaemon::Health(health) => self.told().health = health,
-                ToDaemon::Strays(strays) => self.told().strays = strays,
+                ToDaemon::Health(health) => *self.last_health() = health,
+                ToDaemon::Stuck(keys) => list.append(Stuck { keys })?,
+                ToDaemon::Strays(pids) => list.append(Strays { pids })?,
                 ToDaemon::Attached(_) => {}
             }
         }
@@ -335,8 +325,8 @@ impl Supervisor {
         py.detach(|| self.client.say([message]));
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_health(&self) -> MutexGuard<'_, String> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -353,6 +343,9 @@ pub struct Exit {
     errno: Option<i32>,
     stage: Option<String>,
     killed: bool,
+    timed_out: bool,
+    killed_processes: u32,
+    left_processes: u32,
     stdout: Py<PyBytes>,
     stderr: Py<PyBytes>,
     stdout_bytes: u64,
@@ -385,6 +378,9 @@ impl Exit {
             stage: failed.as_ref().map(|failed| failed.stage.clone()),
             error: failed.map(|failed| failed.error),
             killed: ended.killed,
+            timed_out: ended.timed_out,
+            killed_processes: ended.others[0],
+            left_processes: ended.others[1],
             truncated: stdout_bytes > stdout.len() as u64 || stderr_bytes > stderr.len() as u64,
             stdout: PyBytes::new(py, &stdout).unbind(),
             stderr: PyBytes::new(py, &stderr).unbind(),
@@ -443,6 +439,18 @@ impl Live {
 #[pyclass(frozen, get_all, module = "orqestra._dispatch")]
 pub struct Gone {
     key: u64,
+}
+
+/// The kernel does not end these commands.
+#[pyclass(frozen, get_all, module = "orqestra._dispatch")]
+pub struct Stuck {
+    keys: Vec<u64>,
+}
+
+/// Processes that belong to none that can be told.
+#[pyclass(frozen, get_all, module = "orqestra._dispatch")]
+pub struct Strays {
+    pids: Vec<u32>,
 }
 
 /// Takes over a connected socket.

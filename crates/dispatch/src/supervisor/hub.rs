@@ -274,7 +274,19 @@ impl Hub {
     }
 
     fn read_executor(&mut self) {
-        let Reports { live, exits } = self.executor.reports();
+        let Reports {
+            live,
+            exits,
+            stuck,
+            strays,
+        } = self.executor.reports();
+        if !stuck.is_empty() {
+            self.put(&ToDaemon::Stuck(stuck));
+        }
+        if !strays.is_empty() {
+            let strays = strays.into_iter().map(i32::cast_unsigned);
+            self.put(&ToDaemon::Strays(strays.collect()));
+        }
         for piece in live {
             let room = self
                 .line

@@ -81,8 +81,10 @@ pub enum ToDaemon {
     },
     /// What the supervisor suffers from; empty: nothing.
     Health(String),
-    /// So many processes of jobs are out of reach: they have left session and environment.
-    Strays(u32),
+    /// The kernel does not end these commands, though they got KILL.
+    Stuck(Vec<u64>),
+    /// Of these processes can't be told which command they come from.
+    Strays(Vec<u32>),
     /// This command has ended, and the disk has lost how.
     Gone(u64),
 }
@@ -214,9 +216,10 @@ impl ToDaemon {
                 body.byte(3);
                 body.bytes(health.as_bytes());
             }
-            Self::Strays(count) => {
-                body.byte(4);
-                body.int(*count);
+            Self::Stuck(keys) => put_keys(body, 4, keys),
+            Self::Strays(pids) => {
+                body.byte(6);
+                body.list(pids.iter(), |body, pid| body.int(*pid));
             }
             Self::Gone(key) => {
                 body.byte(5);
@@ -249,7 +252,8 @@ impl ToDaemon {
                 data: body.bytes()?.to_vec(),
             },
             3 => Self::Health(body.text()?),
-            4 => Self::Strays(body.int()?),
+            4 => Self::Stuck(body.list(Decoder::long)?),
+            6 => Self::Strays(body.list(Decoder::int)?),
             5 => Self::Gone(body.long()?),
             _ => return Err(Malformed),
         })

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::checked;
 
@@ -43,9 +43,9 @@ pub fn has_ended(process: &OwnedFd) -> bool {
     look(process).map_or(true, |ending| ending.is_some())
 }
 
-/// Whether the process has ended and was not reaped: its number is still its own.
-pub fn is_zombie(process: &OwnedFd) -> bool {
-    look(process).is_ok_and(|ending| ending.is_some())
+/// Whether the process, alive or a zombie, was not reaped: its number is still its own.
+pub fn is_held(process: &OwnedFd) -> bool {
+    look(process).is_ok()
 }
 
 /// Reaps the process if it has ended: from here on its number may belong to somebody else. None
@@ -91,6 +91,35 @@ pub fn reap_adopted() -> bool {
             Err(_) => return false,
         }
     }
+}
+
+/// Whether this process is a child of the calling thread: see `reap_adopted`.
+pub fn is_adopted(pid: libc::pid_t) -> bool {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WNOTHREAD;
+    wait_for(libc::P_PID, pid, options).is_ok()
+}
+
+/// Whether the calling thread is the main one.
+pub fn is_main_thread() -> bool {
+    // SAFETY: both take nothing and can't fail.
+    unsafe { libc::getpid() == libc::gettid() }
+}
+
+/// A descriptor of a process that may be anybody's, for `signal`.
+pub fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers.
+    let raw = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as libc::c_int)?;
+    // SAFETY: it has just been made, closed on exec, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Sends `signal` to that very process.
+pub fn signal(process: &OwnedFd, signal: libc::c_int) -> io::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    let descriptor = process.as_raw_fd();
+    // SAFETY: takes integers; without `info`, the kernel makes it.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal, info, 0) };
+    checked(result as libc::c_int).map(drop)
 }
 
 /// Blocks every signal in the calling thread, for ever: signals are the business of the

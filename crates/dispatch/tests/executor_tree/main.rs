@@ -3,9 +3,11 @@
 //! Without the usual test harness, which would run this on another thread.
 
 #[path = "../executor/harness.rs"]
-#[allow(dead_code, reason = "shared with the tests that need no main thread")]
+#[expect(dead_code, reason = "shared with the tests that need no main thread")]
 mod harness;
+mod leftovers;
 mod orphans;
+mod stops;
 
 use std::process::exit;
 use std::thread;
@@ -16,10 +18,29 @@ use orqestra_dispatch::executor::Executor;
 /// A test and its name. Each leaves no command running.
 type Case = (&'static str, fn(&mut Harness));
 
-const CASES: &[Case] = &[(
-    "a_thousand_double_forks_leave_no_zombie",
+macro_rules! cases {
+    ($($module:ident::$case:ident),* $(,)?) => {
+        &[$((concat!(stringify!($module), "::", stringify!($case)), $module::$case)),*]
+    };
+}
+
+const CASES: &[Case] = cases![
     orphans::a_thousand_double_forks_leave_no_zombie,
-)];
+    leftovers::a_background_child_is_killed_and_counted,
+    leftovers::who_leaves_the_session_is_found,
+    leftovers::who_has_forked_twice_is_found,
+    leftovers::nohup_does_not_help,
+    leftovers::who_has_cleared_his_environment_is_found_if_he_can_be_of_one_command_only,
+    leftovers::a_stray_is_told_and_dies_with_the_last_command,
+    leftovers::the_daemons_of_others_are_left_alone,
+    leftovers::what_may_stay_stays_and_is_counted,
+    leftovers::what_may_stay_is_killed_with_a_command_that_is_cancelled,
+    leftovers::a_fork_bomb_has_an_end,
+    stops::term_reaches_who_left_the_group,
+    stops::who_outlasts_his_grace_outside_the_group_is_killed,
+    stops::the_grace_is_over_when_nobody_is_left,
+    stops::kill_reaches_all_at_once,
+];
 
 fn main() {
     let wanted: Vec<String> = std::env::args()
@@ -33,8 +54,10 @@ fn main() {
         let mut harness = Harness::with(executor);
         for (name, case) in CASES {
             if wanted.is_empty() || wanted.iter().any(|word| name.contains(word)) {
+                println!("test {name}");
                 case(&mut harness);
-                println!("test {name} ... ok");
+                harness.live.clear();
+                orphans::all_are_gone();
             }
         }
     });

@@ -1,5 +1,9 @@
 //! The reaper: the one thread that owns the running commands. It reads their output, ends them and
 //! reports them, and reaps what it has adopted.
+//!
+//! Here is what it hears; `endings` is how commands end.
+
+mod endings;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,16 +12,19 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use super::backlog::{Backlog, Withdrawal};
-use super::capture::Bounds;
-use super::directory::{Cleaner, Directory};
-use super::job::{Job, SCRATCH_BYTES, Source};
-use super::ladder::{Action, Ladder};
-use super::mailbox::{Mailbox, Message};
-use super::report::{Exit, Failure, Outbox, Reason, Stream};
-use super::spawn::{self, Launched};
+use crate::executor::Settings;
+use crate::executor::backlog::{Backlog, Withdrawal};
+use crate::executor::capture::Bounds;
+use crate::executor::directory::{Cleaner, Directory};
+use crate::executor::job::{Job, SCRATCH_BYTES, Source};
+use crate::executor::lookout::Lookout;
+use crate::executor::mailbox::{Mailbox, Message};
+use crate::executor::report::{Exit, Failure, Notes, Outbox, Reason};
+use crate::executor::spawn::{self, Launched};
 use crate::sys::poll::Poll;
 use crate::sys::process;
+
+use endings::Task;
 
 /// The number of the mailbox in the poll; no command has it.
 const MAILBOX: u64 = u64::MAX;
@@ -40,8 +47,12 @@ pub struct Reaper {
     ended: Vec<Exit>,
     scratch: Vec<u8>,
     stopping: bool,
-    /// Whether adopted children live.
-    adopted: bool,
+    adopting: bool,
+    lookout: Lookout,
+    /// What is to be done to the processes of commands at the end of this round.
+    due: Vec<(u64, Task)>,
+    /// What is to be told besides ends.
+    notes: Notes,
     cleaner: Cleaner,
 }
 
@@ -64,8 +75,8 @@ impl Reaper {
         backlog: &Arc<Backlog>,
         mailbox: &Arc<Mailbox>,
         outbox: &Arc<Outbox>,
-        bounds: Bounds,
-        drain: Duration,
+        settings: Settings,
+        adopting: bool,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         poll.add(mailbox.raw(), MAILBOX)?;
@@ -73,8 +84,8 @@ impl Reaper {
             backlog: Arc::clone(backlog),
             mailbox: Arc::clone(mailbox),
             outbox: Arc::clone(outbox),
-            bounds,
-            drain,
+            bounds: settings.bounds,
+            drain: settings.drain,
             poll,
             jobs: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -82,14 +93,24 @@ impl Reaper {
             ended: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             stopping: false,
-            adopted: false,
+            adopting,
+            lookout: Lookout::new(adopting),
+            due: Vec::new(),
+            notes: Notes::default(),
             cleaner: Cleaner::start()?,
         })
     }
 
     /// Works on the calling thread, with all signals blocked in it, until the executor was stopped and
     /// the last command has ended; then ends the spawners.
+    ///
+    /// # Panics
+    /// It was made by `Executor::prepare`, and this is not the main thread.
     pub fn run(mut self) {
+        assert!(
+            !self.adopting || process::is_main_thread(),
+            "orphans come to the main thread, so the reaper has to run there"
+        );
         process::block_signals();
         let mut ready = Vec::new();
         while !self.is_finished() {
@@ -108,8 +129,11 @@ impl Reaper {
                 }
             }
             self.expire();
-            self.adopted = process::reap_adopted();
+            self.conclude();
             self.report();
+            if self.backlog.is_empty() {
+                self.lookout.clear();
+            }
         }
     }
 
@@ -118,7 +142,7 @@ impl Reaper {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let deadline = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         // Commands that run may leave orphans at any time.
-        let watchful = self.adopted || !self.jobs.is_empty();
+        let watchful = self.lookout.has_adopted() || !self.jobs.is_empty();
         let watch = watchful.then_some(ADOPTED_EVERY);
         [deadline, watch].into_iter().flatten().min()
     }
@@ -137,7 +161,7 @@ impl Reaper {
             Source::Process => self.main_ended(key),
             Source::Output(stream) => {
                 job.read(stream, &mut self.scratch, &self.poll, &self.outbox);
-                self.finish_if_drained(key);
+                self.sweep_if_drained(key);
             }
         }
     }
@@ -206,7 +230,7 @@ impl Reaper {
         }
         self.climb(key, |ladder, now| match signal {
             Signal::Cancel => ladder.cancel(now),
-            Signal::Kill => ladder.kill(),
+            Signal::Kill => ladder.kill(now),
         });
     }
 
@@ -242,97 +266,10 @@ impl Reaper {
         }
     }
 
-    /// Serves the deadlines that are over.
-    fn expire(&mut self) {
-        let now = Instant::now();
-        while let Some(&(deadline, key)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            self.climb(key, Ladder::expire);
-        }
-    }
-
-    /// Lets the ladder of a job decide, and does what it says.
-    fn climb(&mut self, key: u64, decide: impl FnOnce(&mut Ladder, Instant) -> Action) {
-        let Some(job) = self.jobs.get_mut(&key) else {
-            return;
-        };
-        let now = Instant::now();
-        // Nobody is cancelled who has ended by himself and only was not noticed yet. This also makes
-        // sure that the number of the group is still his.
-        if !job.ladder.is_draining() && job.has_ended() {
-            self.main_ended(key);
-            return;
-        }
-        let before = job.ladder.deadline();
-        let action = decide(&mut job.ladder, now);
-        let after = job.ladder.deadline();
-        match action {
-            Action::Wait => {}
-            Action::Terminate => job.signal(libc::SIGTERM),
-            Action::Kill => job.signal(libc::SIGKILL),
-            Action::Finish => return self.finish(key),
-        }
-        self.reschedule(key, before, after);
-    }
-
-    fn main_ended(&mut self, key: u64) {
-        let Some(job) = self.jobs.get_mut(&key) else {
-            return;
-        };
-        let now = Instant::now();
-        let before = job.ladder.deadline();
-        job.main_ended(now, &self.poll);
-        job.ladder.main_ended(now, self.drain);
-        let after = job.ladder.deadline();
-        self.reschedule(key, before, after);
-        self.read_all(key);
-        self.finish_if_drained(key);
-    }
-
-    fn read_all(&mut self, key: u64) {
-        let Some(job) = self.jobs.get_mut(&key) else {
-            return;
-        };
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            job.read(stream, &mut self.scratch, &self.poll, &self.outbox);
-        }
-    }
-
-    fn finish_if_drained(&mut self, key: u64) {
-        if self
-            .jobs
-            .get(&key)
-            .is_some_and(|job| job.ladder.is_draining() && job.is_drained())
-        {
-            self.finish(key);
-        }
-    }
-
-    fn finish(&mut self, key: u64) {
-        // What is in the pipes by now still counts: one round of reads empties them.
-        self.read_all(key);
-        let Some(mut job) = self.jobs.remove(&key) else {
-            return;
-        };
-        self.reschedule(key, job.ladder.deadline(), None);
-        let directory = job.directory.take();
-        self.ended.push(job.finish(&self.poll));
-        self.clean(directory);
-    }
-
     /// Removes the directory of a command, at once if it is empty.
     fn clean(&self, directory: Option<Directory>) {
         if let Some(Err(path)) = directory.map(Directory::discard) {
             self.cleaner.remove(path);
-        }
-    }
-
-    fn reschedule(&mut self, key: u64, before: Option<Instant>, after: Option<Instant>) {
-        if before != after {
-            before.map(|deadline| self.deadlines.remove(&(deadline, key)));
-            self.deadlines.extend(after.map(|deadline| (deadline, key)));
         }
     }
 
@@ -342,6 +279,7 @@ impl Reaper {
             self.backlog.forget(self.ended.iter().map(|exit| exit.key));
             self.outbox.exits(&mut self.ended);
         }
+        self.outbox.notes(&mut self.notes);
     }
 }
 
