@@ -192,9 +192,14 @@ class backoff:
         factor: Sequence[float],
         cap_ms: Sequence[int],
         attempts: Sequence[int],
+        jitters: Sequence[str],
         seeds: Sequence[int],
     ) -> list[int]:
-        """Uniform integers from 0 to the ceilings, in ms: the same for the same seeds (64 bits, signed)."""
+        """Uniform integers up to the ceilings, in ms: the same for the same seeds (64 bits, signed).
+
+        From 0 where the jitter is `full`, from half of the ceiling (rounded down) where it is `equal`, from the
+        ceiling itself where it is `none`. ValueError for any other word, by its row.
+        """
 
 @final
 class Command:

@@ -194,7 +194,7 @@ class Results(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("attempt", "ok", "reason", "exit_code", "exit_signal", "error", "stdout", "stderr", "stdout_bytes", "stderr_bytes", "truncated", "started_at_us", "wall_us", "user_us", "system_us", "max_rss_kb", "stdout_stored", "stderr_stored")
+    __slots__ = ("attempt", "ok", "reason", "exit_code", "exit_signal", "error", "stdout", "stderr", "stdout_bytes", "stderr_bytes", "truncated", "started_at_us", "wall_us", "user_us", "system_us", "max_rss_kb", "stdout_stored", "stderr_stored", "killed_processes", "left_processes")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     OK_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -213,6 +213,8 @@ class Result(_message.Message):
     MAX_RSS_KB_FIELD_NUMBER: _ClassVar[int]
     STDOUT_STORED_FIELD_NUMBER: _ClassVar[int]
     STDERR_STORED_FIELD_NUMBER: _ClassVar[int]
+    KILLED_PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_PROCESSES_FIELD_NUMBER: _ClassVar[int]
     attempt: AttemptRef
     ok: bool
     reason: str
@@ -231,7 +233,9 @@ class Result(_message.Message):
     max_rss_kb: int
     stdout_stored: bool
     stderr_stored: bool
-    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., ok: _Optional[bool] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., started_at_us: _Optional[int] = ..., wall_us: _Optional[int] = ..., user_us: _Optional[int] = ..., system_us: _Optional[int] = ..., max_rss_kb: _Optional[int] = ..., stdout_stored: _Optional[bool] = ..., stderr_stored: _Optional[bool] = ...) -> None: ...
+    killed_processes: int
+    left_processes: int
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., ok: _Optional[bool] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., started_at_us: _Optional[int] = ..., wall_us: _Optional[int] = ..., user_us: _Optional[int] = ..., system_us: _Optional[int] = ..., max_rss_kb: _Optional[int] = ..., stdout_stored: _Optional[bool] = ..., stderr_stored: _Optional[bool] = ..., killed_processes: _Optional[int] = ..., left_processes: _Optional[int] = ...) -> None: ...
 
 class ResultAcks(_message.Message):
     __slots__ = ("acks",)
