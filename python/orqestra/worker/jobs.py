@@ -302,9 +302,8 @@ class Jobs:
 
     def _tell_stuck(self, keys: Iterable[int]) -> None:
         for key in keys:
-            if (occupied := self._slots.running.get(key)) is not None:
-                occupied.stuck = True
-                log.error("the kernel does not end a command, its slot stays taken", job_id=occupied.attempt.job_id)
+            if (attempt := self._slots.note_stuck(key)) is not None:
+                log.error("the kernel does not end a command, its slot stays taken", job_id=attempt.job_id)
 
     def _gone(self, key: int) -> None:
         """Give up a command whose end the disk has lost: the server asks what is held, and gets to know."""

@@ -25,8 +25,7 @@ class Fate(Enum):
 class Occupied:
     """An attempt that has a slot; `fate` may change while it runs.
 
-    `adopted`: an earlier daemon started it. `ended`: it has, and how is still to be told. `stuck`: the
-    kernel does not end it.
+    `adopted`: an earlier daemon started it. `ended`: it has, and how is still to be told.
     """
 
     attempt: AttemptRef
@@ -34,7 +33,6 @@ class Occupied:
     fate: Fate = Fate.REPORT
     adopted: bool = False
     ended: bool = False
-    stuck: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -52,6 +50,7 @@ class Slots:
         self.count = count
         self.running: dict[int, Occupied] = {}
         self._keys: dict[AttemptRef, int] = {}
+        self._stuck: dict[int, int] = {}
         self._waiting: dict[AttemptRef, Assignment] = {}
         self._effortless: dict[AttemptRef, Assignment] = {}
         # By the clock: the supervisor may still know keys of an earlier daemon.
@@ -63,8 +62,17 @@ class Slots:
     @property
     def stuck(self) -> str:
         """A sentence on commands that the kernel does not end; empty if there are none."""
-        jobs = [str(each.attempt.job_id) for each in self.running.values() if each.stuck]
-        return f"kill pending: the kernel does not end the command of job {', '.join(jobs)}" if jobs else ""
+        if not self._stuck:
+            return ""
+        return f"kill pending: the kernel does not end the command of job {', '.join(map(str, self._stuck.values()))}"
+
+    def note_stuck(self, key: int) -> AttemptRef | None:
+        """Note that the kernel does not end a command; return its attempt, None if it has ended."""
+        occupied = self.running.get(key)
+        if occupied is None:
+            return None
+        self._stuck[key] = occupied.attempt.job_id
+        return occupied.attempt
 
     def wait(self, attempt: AttemptRef, assignment: Assignment) -> None:
         """Put an attempt at the end of those that wait."""
@@ -104,6 +112,7 @@ class Slots:
     def vacate(self, key: int) -> Occupied:
         """Give a slot back."""
         occupied = self.running.pop(key)
+        self._stuck.pop(key, None)
         del self._keys[occupied.attempt]
         return occupied
 

@@ -284,7 +284,7 @@ impl Hub {
             self.put(&ToDaemon::Stuck(stuck));
         }
         if !strays.is_empty() {
-            let strays = strays.into_iter().map(i32::cast_unsigned);
+            let strays = strays.into_iter().map(|pid| pid as u32);
             self.put(&ToDaemon::Strays(strays.collect()));
         }
         for piece in live {
