@@ -7,6 +7,7 @@
 )]
 
 mod backoff;
+mod bench;
 mod executor;
 mod matcher;
 mod outbox;
@@ -25,6 +26,8 @@ const DETACH_ROWS: usize = 200;
 mod _dispatch {
     #[pymodule_export]
     use super::backoff::Backoff;
+    #[pymodule_export]
+    use super::bench::spawn_limit;
     #[pymodule_export]
     use super::executor::{Command, Executor, Exit, Live};
     #[pymodule_export]
