@@ -20,7 +20,18 @@ from tests.support.processes import gone, processes_of
 SECONDS = 60.0
 LOOK_SECONDS = 0.05
 KEYS = {
-    *("scenario", "jobs", "seconds", "jobs_per_s", "limit_per_s", "ratio", "latency_ms", "processes", "lost"),
+    *(
+        "scenario",
+        "jobs",
+        "seconds",
+        "jobs_per_s",
+        "limit_per_s",
+        "limits_per_s",
+        "ratio",
+        "latency_ms",
+        "processes",
+        "lost",
+    ),
     *("duplicated", "failed", "settings", "machine", "versions", "xargs_per_s"),
 }
 
@@ -70,6 +81,11 @@ async def until_a_job_runs(folder: Path) -> None:
             await asyncio.sleep(LOOK_SECONDS)
 
 
+def without_unrest(err: str) -> str:
+    """Return what was written to stderr but that the machine has other work, which a test can't prevent."""
+    return "".join(line for line in err.splitlines(keepends=True) if "has other work" not in line)
+
+
 def assert_nothing_is_left(folder: Path) -> None:
     assert processes_of(str(folder)) == []
     assert os.listdir(folder) == []
@@ -79,7 +95,7 @@ async def test_a_system_of_its_own_is_measured_and_gone(folder: Path) -> None:
     async with running(folder, "--embedded", "--jobs", "200", "--slots", "3", "--json") as process:
         code, out, err = await end(process)
 
-    assert (code, err) == (0, "")
+    assert (code, without_unrest(err)) == (0, "")
     document = json.loads(out)
     assert document.keys() >= KEYS
     assert (document["scenario"], document["jobs"]) == ("shell", 200)
@@ -104,7 +120,7 @@ async def test_a_system_that_runs_is_measured_and_left_as_it_is(folder: Path) ->
             code, out, err = await end(process)
         assert stack.server.child.exit_code is None
 
-    assert (code, err) == (0, "")
+    assert (code, without_unrest(err)) == (0, "")
     assert "of the limit" in out
     assert "PROCESS" not in out
     assert os.listdir(temporary) == []

@@ -35,7 +35,7 @@ def report(**fields: Any) -> Report:
         "scenario": "shell",
         "jobs": 1000,
         "seconds": 2.0,
-        "limit_per_s": 1000.0,
+        "limits_per_s": (900.0, 1100.0),
         "xargs_per_s": None,
         "latencies": None,
         "processes": (),
@@ -130,6 +130,13 @@ def test_a_document_has_the_speed_and_its_part_of_the_limit() -> None:
 
     assert (document["jobs_per_s"], document["limit_per_s"], document["ratio"]) == (500.0, 1000.0, 0.5)
     assert report(lost=500).document()["jobs_per_s"] == 250.0
+
+
+@pytest.mark.parametrize(
+    ("limits", "is_steady"), [((1000.0, 1000.0), True), ((1000.0, 1250.0), True), ((1260.0, 1000.0), False)]
+)
+def test_a_machine_that_has_other_work_is_noticed(limits: tuple[float, float], is_steady: bool) -> None:
+    assert report(limits_per_s=limits).is_steady is is_steady
 
 
 def test_cpu_goes_to_who_took_it_and_what_a_worker_waited_for_to_its_commands() -> None:

@@ -10,6 +10,8 @@ from orqestra.model.lifecycle import State
 MS: Final = 1000.0
 # Shown and kept; more would be noise from one run to the next.
 DIGITS: Final = 3
+# What the limit may change during a run. Beyond, others took the CPUs, and the ratio says little.
+STEADY_FACTOR: Final = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +56,13 @@ class Usage:
 class Report:
     """One run of a scenario. `seconds` is from the first submit to the last committed end.
 
-    `ratio` is the part of `limit_per_s` that was reached; `xargs_per_s` is what `xargs -P2` reaches.
+    `limits_per_s` are from right before and right after; `xargs_per_s` is what `xargs -P2` reaches.
     """
 
     scenario: str
     jobs: int
     seconds: float
-    limit_per_s: float
+    limits_per_s: tuple[float, float]
     xargs_per_s: float | None
     latencies: Latencies | None
     processes: Sequence[Usage]
@@ -82,6 +84,16 @@ class Report:
         return (self.jobs - self.lost) / self.seconds
 
     @property
+    def limit_per_s(self) -> float:
+        """What the machine can do at best: the mean of before and after."""
+        return sum(self.limits_per_s) / len(self.limits_per_s)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the machine was about as fast before the load as after it."""
+        return max(self.limits_per_s) <= STEADY_FACTOR * min(self.limits_per_s)
+
+    @property
     def ratio(self) -> float:
         """The part of the limit that was reached."""
         return self.jobs_per_s / self.limit_per_s
@@ -94,6 +106,7 @@ class Report:
             "seconds": _rounded(self.seconds),
             "jobs_per_s": _rounded(self.jobs_per_s),
             "limit_per_s": _rounded(self.limit_per_s),
+            "limits_per_s": [_rounded(each) for each in self.limits_per_s],
             "ratio": _rounded(self.ratio),
             "xargs_per_s": _rounded(self.xargs_per_s),
             "latency_ms": _latency_document(self.latencies),

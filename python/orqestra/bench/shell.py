@@ -36,15 +36,15 @@ class Shell:
         before = processes.look()
         wait = await load.run(system.client, self._spec(), self.jobs, self.progress)
         after = processes.look()
-        limit_per_s = (limit_before + await limit.commands_per_s(argv)) / 2
+        limit_after = await limit.commands_per_s(argv)
         usages = processes.usages(system.roots, before, after)
         outcome = await load.look_at_all(system.client, wait)
         return Report(
             scenario=NAME,
             jobs=self.jobs,
             seconds=outcome.seconds,
-            limit_per_s=limit_per_s,
-            xargs_per_s=await limit.xargs_per_s(argv, limit_per_s),
+            limits_per_s=(limit_before, limit_after),
+            xargs_per_s=await limit.xargs_per_s(argv, limit_after),
             latencies=Latencies.of(outcome.latencies),
             processes=usages,
             lost=outcome.lost,

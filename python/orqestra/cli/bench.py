@@ -54,6 +54,11 @@ def shell(context: click.Context, *, jobs: int, command: str, embedded: bool, sl
         print_document(report.document())
     else:
         print_report(report)
+    if not report.is_steady:
+        before, after = report.limits_per_s
+        warn(
+            f"The limit was {before:,.0f}/s before and {after:,.0f}/s after: the machine has other work, measure again"
+        )
     if not report.is_good:
         warn(f"Error: {report.lost} jobs lost, {report.duplicated} run more than once, {report.failed} failed")
         context.exit(ExitCode.FAILED)
