@@ -29,6 +29,7 @@ __all__ = [
     "Supervisor",
     "backoff",
     "outbox",
+    "spawn_limit",
     "supervise",
 ]
 
@@ -445,3 +446,11 @@ class Strays:
 
     @property
     def pids(self) -> list[int]: ...
+
+def spawn_limit(argv: Sequence[bytes], threads: int, seconds: float) -> float:
+    """Start `argv` and wait for its end, again and again on bare threads; return how many ended a second.
+
+    Nothing is captured or supervised, and how a command ends does not matter: this is the limit that
+    what runs jobs is measured against. Other Python threads run meanwhile. OSError if it can't be
+    started; ValueError unless there are 1 to 64 threads and up to 600 seconds.
+    """

@@ -7,6 +7,7 @@
 )]
 
 mod backoff;
+mod bench;
 mod matcher;
 mod outbox;
 mod supervisor;
@@ -24,6 +25,8 @@ const DETACH_ROWS: usize = 200;
 mod _dispatch {
     #[pymodule_export]
     use super::backoff::Backoff;
+    #[pymodule_export]
+    use super::bench::spawn_limit;
     #[pymodule_export]
     use super::matcher::{Assignment, Demand, Matcher};
     #[pymodule_export]
