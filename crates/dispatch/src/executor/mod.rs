@@ -12,7 +12,7 @@
 //! - `ladder`: how a command is made to end: TERM, KILL, drain, and the sweep of what is left.
 //! - `lookout`: which processes belong to which command. `census` is what `/proc` shows, `kinship`
 //!   what follows from it.
-//! - `capture`: what is kept of its output.
+//! - `reading`: the pipes of a command; `capture`: what is kept of its output.
 //! - `report`: what the caller gets to know.
 //!
 //! All processes of a command end with it, also those that have left its group and session, unless it
@@ -39,6 +39,7 @@ mod ladder;
 mod limits;
 mod lookout;
 mod mailbox;
+mod reading;
 mod reaper;
 mod removal;
 mod report;
