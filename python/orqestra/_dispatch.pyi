@@ -305,7 +305,7 @@ class Supervisor:
         """Whether it has ended: there will be no more reports."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable while reports wait, for `loop.add_reader`; the first are there from the start."""
+        """A descriptor that is readable while reports wait, for `loop.add_reader`. The first may be there at once."""
 
     def start(self, commands: Sequence[Command]) -> None:
         """Have commands run.
@@ -313,6 +313,15 @@ class Supervisor:
         A command that can't be run is reported like any other, with the reason `spawn_failed`; one whose key
         is in use is passed over.
         """
+
+    def bound(self, running: int, until_us: int) -> None:
+        """Have commands start while fewer than `running` run, and until this time, in order.
+
+        The time is of CLOCK_BOOTTIME, in microseconds. Without any call there are no bounds.
+        """
+
+    def withdraw(self, keys: Sequence[int]) -> None:
+        """Start none of these that still wait: their Exits say `cancelled`, and that they never ran."""
 
     def cancel(self, keys: Sequence[int]) -> None:
         """Send TERM to their processes and KILL after their grace. What has not started never will.

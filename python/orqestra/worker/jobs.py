@@ -19,6 +19,7 @@ from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT
 from orqestra.v1.worker_pb2 import Assignment, HeldAttempt, LiveOutput, OutputAck, ResultAcks
 from orqestra.worker.lease import Lease, boot_seconds
 from orqestra.worker.outcome import (
+    DRAINING,
     NOT_FOUND,
     NOT_RUNNABLE,
     Finished,
@@ -42,8 +43,8 @@ log = get_logger(__name__)
 class Jobs:
     """The attempts that wait, run or have ended here. `lease` is None while there is no session.
 
-    Without a lease that is sure, nothing that waits is started: another worker may have it by then.
-    Nor without a supervisor: `attach` hands one in, and again after `lost`.
+    All that is accepted goes to the supervisor at once: `attach` hands one in, and again after `lost`. It
+    starts nothing once the lease is not sure any more: another worker may have it by then.
     `quiet` is set while no command runs, `idle` while moreover nothing waits or is unacknowledged.
     """
 
@@ -54,6 +55,7 @@ class Jobs:
         self.results = Unacknowledged()
         self.outgoing = Outgoing(self.results)
         self._supervisor: Supervisor | None = None
+        self._until_us = -1
         self._shell = shell
         self._slots = Slots(slots)
         self._shortage = Shortage()
@@ -96,6 +98,7 @@ class Jobs:
     def attach(self, supervisor: Supervisor) -> None:
         """Have commands run by `supervisor`, and take over those that an earlier daemon left there."""
         self._supervisor = supervisor
+        self._until_us = -1
         for key, tag, ended in supervisor.held:
             assignment = Assignment.FromString(tag)
             attempt = attempt_of(assignment.attempt)
@@ -118,6 +121,7 @@ class Jobs:
     def end_session(self) -> None:
         """Start nothing until there is a lease again, and forget what only the old stream asked for."""
         self.lease = None
+        self.start_waiting()
         for attempt in self._followed:
             self._unfollow(attempt)
         self._followed.clear()
@@ -127,7 +131,7 @@ class Jobs:
         """Take over jobs, those with a free slot at once. While draining they are handed back."""
         arrived = {attempt_of(each.attempt): each for each in assignments}
         if self._draining:
-            self.outgoing.hand_back(arrived, "draining")
+            self.outgoing.hand_back(arrived, DRAINING)
             return
         for attempt, assignment in arrived.items():
             if attempt not in self._slots and attempt not in self.results:
@@ -135,23 +139,33 @@ class Jobs:
         self.start_waiting()
 
     def start_waiting(self) -> None:
-        """Start what waits, as far as slots and the lease allow."""
-        if self.lease is None or self._supervisor is None or not self.lease.allows_start(boot_seconds()):
+        """Hand over what waits, and say until when commands may start there."""
+        if self._supervisor is None:
             return
-        now_us = time.time_ns() // 1000
-        for attempt, assignment in self._slots.take_effortless().items():
-            self.results.add(attempt, nothing_done(assignment, now_us))
-        while occupied := self._slots.occupy():
+        self._bound(self._supervisor)
+        if self.lease is not None and self.lease.allows_start(boot_seconds()):
+            now_us = time.time_ns() // 1000
+            for attempt, assignment in self._slots.take_effortless().items():
+                self.results.add(attempt, nothing_done(assignment, now_us))
+        if occupied := self._slots.hand_over():
             commands = [command for key, each in occupied if (command := self._prepare(key, each)) is not None]
             reached(Point.ACCEPTED)
             self._supervisor.start(commands)
             self._follow_started(occupied)
         self._told()
 
+    def _bound(self, supervisor: Supervisor) -> None:
+        """Tell the supervisor until when the lease is sure, if that has changed."""
+        until_us = 0 if self.lease is None else int(self.lease.sure_until * 1e6)
+        if until_us != self._until_us:
+            self._until_us = until_us
+            supervisor.bound(self._slots.count, until_us)
+
     def cancel(self, attempts: Iterable[AttemptRef]) -> None:
         """End commands because someone asked for it: TERM, the grace, KILL. What waits never starts."""
         for attempt in attempts:
             if (key := self._slots.key_of(attempt)) is not None:
+                self._slots.running[key].cancelled = True
                 # Handed back by the drain or not, a cancelled job must not run again.
                 if self._slots.running[key].fate is Fate.RETURN:
                     self._slots.running[key].fate = Fate.REPORT
@@ -245,7 +259,9 @@ class Jobs:
     def drain(self) -> None:
         """Offer no slots from now on and hand back what has not been started."""
         self._draining = True
-        self.outgoing.hand_back(self._slots.withdraw_all(), "draining")
+        self.outgoing.hand_back(self._slots.withdraw_all(), DRAINING)
+        if self._supervisor is not None:
+            self._supervisor.withdraw(list(self._slots.running))
         self._told()
 
     def return_running(self) -> None:
@@ -293,7 +309,7 @@ class Jobs:
             return
         # Of a command that an earlier daemon made to end nobody knows why: a cancel is known to the server.
         returning = occupied.fate is Fate.RETURN or occupied.adopted
-        ended = outcome(exit_, occupied.assignment, returning=returning)
+        ended = outcome(exit_, occupied.assignment, returning=returning, cancelled=occupied.cancelled)
         if isinstance(ended, Finished) and occupied.is_ours:
             self._kept[occupied.attempt] = exit_.key
         else:
@@ -323,8 +339,9 @@ class Jobs:
                 self.results.add(occupied.attempt, ended)
                 self._shortage.over()
             case HandBack():
-                log.warning("job handed back", job_id=occupied.attempt.job_id, reason=ended.reason)
-                self._shortage.met(ended.reason)
+                if ended.shortage:
+                    log.warning("job handed back", job_id=occupied.attempt.job_id, reason=ended.reason)
+                    self._shortage.met(ended.reason)
                 self.outgoing.hand_back([occupied.attempt], ended.reason)
             case _:
                 assert_never(ended)

@@ -13,6 +13,8 @@ from orqestra.v1.worker_pb2 import Assignment, Result
 # As a shell says it: there is no such program; there is one, but it can't be run.
 NOT_FOUND: Final = 127
 NOT_RUNNABLE: Final = 126
+# Why what waits is handed back.
+DRAINING: Final = "draining"
 # What the machine lacked, and where it failed before the command was even tried: another worker, or this
 # one later, may do better.
 MACHINE_STAGES: Final = frozenset({"directory", "stdin", "pipe", "fork", "setup"})
@@ -38,17 +40,23 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HandBack:
-    """Nothing of it ran, and that was not its own fault."""
+    """Nothing of it ran, and that was not its own fault; with `shortage`, this machine lacked something."""
 
     reason: str
+    shortage: bool = False
 
 
-def outcome(exit_: Exit, assignment: Assignment, *, returning: bool) -> Finished | HandBack:
-    """Return what is told of a command that ended. `returning`: it was the drain that ended it."""
+def outcome(exit_: Exit, assignment: Assignment, *, returning: bool, cancelled: bool = False) -> Finished | HandBack:
+    """Return what is told of a command that ended.
+
+    `returning`: if it was made to end, that was by the drain, or nobody knows why. `cancelled`: the server
+    wanted it to end.
+    """
     reason = Reason(exit_.reason)
     if exit_.stage in MACHINE_STAGES or (exit_.stage == "exec" and exit_.errno in SHORTAGES):
-        return HandBack(reason=f"spawn: {exit_.error}")
-    # "watch": the machine failed, but it had run for a moment: it can't be handed back as if it had not.
+        return HandBack(reason=f"spawn: {exit_.error}", shortage=True)
+    if reason is Reason.CANCELLED and not exit_.started_at_us and not cancelled:
+        return HandBack(reason=DRAINING)
     ended_by_us = reason in {Reason.CANCELLED, Reason.KILLED_AFTER_GRACE} and not exit_.timed_out
     returned = exit_.stage == "watch" or (returning and ended_by_us)
     result = Result(

@@ -1,62 +1,26 @@
 //! One running command: its main process, its pipes, what it wrote and where it stands.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use hashbrown::HashSet;
 
-use super::capture::{Bounds, Capture};
+use super::capture::Bounds;
 use super::census::Process;
 use super::directory::Directory;
 use super::kinship::Mark;
 use super::ladder::{Ladder, Stop};
 use super::limits::Limits;
 use super::lookout::{Identity, Trace};
+use super::reading::{Reading, Source};
 use super::report::{Exit, Failure, Outbox, Reason, Stream};
 use super::spawn::{Launched, Running};
 use crate::sys::child::Child;
 use crate::sys::poll::Poll;
 use crate::sys::process::{self, Ending, Usage};
 
-/// The size of the buffer that pipes are read into: that of a pipe. Larger pipes gain nothing here.
-pub const SCRATCH_BYTES: usize = 64 * 1024;
-/// Reads of one stream in a row, enough to empty the largest pipe; then the others have their turn.
-const READS: usize = 16;
-
 /// So many processes that are to be killed are stopped first.
 const CROWD: usize = 16;
-
-/// What a descriptor of a command stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The end of its main process.
-    Process,
-    /// Output.
-    Output(Stream),
-}
-
-impl Source {
-    /// The number under which it is watched.
-    pub fn number(self, key: u64) -> u64 {
-        let low = match self {
-            Self::Process => 0,
-            Self::Output(stream) => stream as u64,
-        };
-        key << 2 | low
-    }
-
-    /// The key and source behind a number.
-    pub fn of(number: u64) -> (u64, Self) {
-        let source = match number & 3 {
-            0 => Self::Process,
-            1 => Self::Output(Stream::Stdout),
-            _ => Self::Output(Stream::Stderr),
-        };
-        (number >> 2, source)
-    }
-}
 
 /// A command from exec to its report.
 pub struct Job {
@@ -79,13 +43,6 @@ pub struct Job {
     ended: Option<Instant>,
 }
 
-struct Reading {
-    stream: Stream,
-    /// None: at its end.
-    pipe: Option<File>,
-    capture: Capture,
-}
-
 impl Job {
     /// Takes over a command that was just started.
     pub fn new(launched: Launched, bounds: Bounds) -> Self {
@@ -101,11 +58,6 @@ impl Job {
             started,
             started_at_us,
         } = running;
-        let reading = |stream, pipe| Reading {
-            stream,
-            pipe: Some(pipe),
-            capture: Capture::new(bounds),
-        };
         Self {
             ladder: Ladder::new(started, command.timeout, command.grace),
             directory,
@@ -116,8 +68,8 @@ impl Job {
             killed: HashSet::new(),
             child,
             outputs: [
-                reading(Stream::Stdout, stdout),
-                reading(Stream::Stderr, stderr),
+                Reading::new(Stream::Stdout, stdout, bounds),
+                Reading::new(Stream::Stderr, stderr, bounds),
             ],
             followed: false,
             started,
@@ -132,24 +84,15 @@ impl Job {
             self.child.process.as_raw_fd(),
             Source::Process.number(self.key),
         )?;
-        for output in &self.outputs {
-            if let Some(pipe) = &output.pipe {
-                poll.add(
-                    pipe.as_raw_fd(),
-                    Source::Output(output.stream).number(self.key),
-                )?;
-            }
-        }
-        Ok(())
+        let mut outputs = self.outputs.iter();
+        outputs.try_for_each(|output| output.watch(self.key, poll))
     }
 
     /// Begins to give live output, with what is still kept from these offsets on.
     pub fn follow(&mut self, offsets: [u64; 2], outbox: &Outbox) {
         self.followed = true;
         for (output, offset) in self.outputs.iter().zip(offsets) {
-            if output.capture.total() > offset {
-                outbox.live(self.key, output.stream, output.capture.kept_from(offset));
-            }
+            output.follow(self.key, offset, outbox);
         }
     }
 
@@ -172,7 +115,7 @@ impl Job {
 
     /// Whether both streams are at their end.
     pub fn is_drained(&self) -> bool {
-        self.outputs.iter().all(|output| output.pipe.is_none())
+        self.outputs.iter().all(Reading::is_at_end)
     }
 
     /// Whether the main process has ended, as the kernel sees it now.
@@ -255,7 +198,7 @@ impl Job {
         let usage = usage.unwrap_or_default();
         let reason = self.reason(ending, usage);
         let stop = self.ladder.stop();
-        let [stdout, stderr] = self.outputs.map(|output| output.capture.finish());
+        let [stdout, stderr] = self.outputs.map(Reading::finish);
         let ended = self.ended.unwrap_or_else(Instant::now);
         Exit {
             key: self.key,
@@ -309,35 +252,5 @@ fn stolen() -> Failure {
         stage: "reap",
         errno: libc::ECHILD,
         error,
-    }
-}
-
-impl Reading {
-    fn read(&mut self, key: u64, scratch: &mut [u8], poll: &Poll, followers: Option<&Outbox>) {
-        for _ in 0..READS {
-            let Some(pipe) = &mut self.pipe else { return };
-            let count = match pipe.read(scratch) {
-                Ok(0) => return self.close(poll),
-                Ok(count) => count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return self.close(poll),
-            };
-            let data = &scratch[..count];
-            if let Some(outbox) = followers {
-                outbox.live(
-                    key,
-                    self.stream,
-                    std::iter::once((self.capture.total(), data)),
-                );
-            }
-            self.capture.push(data);
-        }
-    }
-
-    fn close(&mut self, poll: &Poll) {
-        if let Some(pipe) = self.pipe.take() {
-            poll.remove(pipe.as_raw_fd());
-        }
     }
 }

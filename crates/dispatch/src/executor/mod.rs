@@ -12,7 +12,7 @@
 //! - `ladder`: how a command is made to end: TERM, KILL, drain, and the sweep of what is left.
 //! - `lookout`: which processes belong to which command. `census` is what `/proc` shows, `kinship`
 //!   what follows from it.
-//! - `capture`: what is kept of its output.
+//! - `reading`: the pipes of a command; `capture`: what is kept of its output.
 //! - `report`: what the caller gets to know.
 //!
 //! All processes of a command end with it, also those that have left its group and session, unless it
@@ -39,6 +39,7 @@ mod ladder;
 mod limits;
 mod lookout;
 mod mailbox;
+mod reading;
 mod reaper;
 mod removal;
 mod report;
@@ -46,7 +47,7 @@ mod spawn;
 
 pub use crate::sys::child::User;
 pub use crate::sys::process::{Ending, Usage};
-pub use backlog::{KEY_END, StartError};
+pub use backlog::{KEY_END, StartError, Window};
 pub use capture::{Bounds, Output};
 pub use command::Command;
 pub use limits::Limits;
@@ -119,6 +120,17 @@ impl Executor {
     /// The executor is stopped, or a key is in use; then none of the batch was taken.
     pub fn start(&self, commands: &[Arc<Command>]) -> Result<(), StartError> {
         self.backlog.add(commands)
+    }
+
+    /// Has commands start within this window from now on; they wait meanwhile, in the order in which
+    /// they came.
+    pub fn open(&self, window: Window) {
+        self.backlog.open(window);
+    }
+
+    /// Takes back those of these commands that have not started: they are reported as cancelled.
+    pub fn withdraw(&self, keys: Vec<u64>) {
+        self.mailbox.post(Message::Withdraw(keys));
     }
 
     /// TERM to all processes of these commands, KILL after their grace. Those that have not started

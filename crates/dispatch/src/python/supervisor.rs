@@ -14,7 +14,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::executor::{self, Bounds, Ending, KEY_END, Limits, Settings, User};
+use crate::executor::{self, Bounds, Ending, KEY_END, Limits, Settings, User, Window};
 use crate::supervisor::client::Client;
 use crate::supervisor::message::{Attach, Held, PROTOCOL, ToDaemon, ToSupervisor};
 use crate::supervisor::record::{self, Ended};
@@ -251,6 +251,14 @@ impl Supervisor {
         });
         let starts: Vec<_> = starts.collect();
         py.detach(|| self.client.say(starts));
+    }
+
+    fn bound(&self, py: Python<'_>, running: usize, until_us: u64) {
+        self.say(py, ToSupervisor::Window(Window { running, until_us }));
+    }
+
+    fn withdraw(&self, py: Python<'_>, keys: Vec<u64>) {
+        self.say(py, ToSupervisor::Withdraw(keys));
     }
 
     fn cancel(&self, py: Python<'_>, keys: Vec<u64>) {

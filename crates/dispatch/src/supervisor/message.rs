@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::codec::{Decoder, Encoder, Malformed};
 use super::command::{command, put_command};
-use crate::executor::{Command, Stream};
+use crate::executor::{Command, Stream, Window};
 
 /// Raised whenever an older end would misread a frame.
 pub const PROTOCOL: u32 = 1;
@@ -29,6 +29,10 @@ pub enum ToSupervisor {
         /// For the daemon alone.
         tag: Vec<u8>,
     },
+    /// Start what waits within this window.
+    Window(Window),
+    /// Start none of these that still wait.
+    Withdraw(Vec<u64>),
     /// TERM these, after their grace KILL.
     Cancel(Vec<u64>),
     /// KILL these.
@@ -149,6 +153,12 @@ impl ToSupervisor {
             Self::Forget(keys) => put_keys(body, 6, keys),
             Self::SetAside(keys) => put_keys(body, 7, keys),
             Self::Stop => body.byte(8),
+            Self::Window(window) => {
+                body.byte(9);
+                body.long(window.running as u64);
+                body.long(window.until_us);
+            }
+            Self::Withdraw(keys) => put_keys(body, 10, keys),
         })
     }
 
@@ -172,6 +182,11 @@ impl ToSupervisor {
             6 => Self::Forget(body.list(Decoder::long)?),
             7 => Self::SetAside(body.list(Decoder::long)?),
             8 => Self::Stop,
+            9 => Self::Window(Window {
+                running: body.long()? as usize,
+                until_us: body.long()?,
+            }),
+            10 => Self::Withdraw(body.list(Decoder::long)?),
             _ => return Err(Malformed),
         })
     }

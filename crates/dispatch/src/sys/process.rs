@@ -170,7 +170,9 @@ fn wait_for(
     let ending = match (pid, info.si_code) {
         (0, _) => None,
         (_, libc::CLD_EXITED) => Some(Ending::Code(status)),
-        _ => Some(Ending::Signal(status)),
+        (_, libc::CLD_KILLED | libc::CLD_DUMPED) => Some(Ending::Signal(status)),
+        // Stopped, for a tracer: told even to those that ask for ends alone.
+        _ => None,
     };
     let usage = Usage {
         user_us: microseconds(usage.ru_utime),

@@ -16,9 +16,10 @@ use crate::executor::Settings;
 use crate::executor::backlog::{Backlog, Withdrawal};
 use crate::executor::capture::Bounds;
 use crate::executor::directory::{Cleaner, Directory};
-use crate::executor::job::{Job, SCRATCH_BYTES, Source};
+use crate::executor::job::Job;
 use crate::executor::lookout::Lookout;
 use crate::executor::mailbox::{Mailbox, Message};
+use crate::executor::reading::{SCRATCH_BYTES, Source};
 use crate::executor::report::{Exit, Failure, Notes, Outbox, Reason};
 use crate::executor::spawn::{self, Launched};
 use crate::sys::poll::Poll;
@@ -170,6 +171,7 @@ impl Reaper {
         match message {
             Message::Launched(launched) => self.admit(*launched),
             Message::Refused(key, failure) => self.refuse(key, failure),
+            Message::Withdraw(keys) => keys.into_iter().for_each(|key| self.withdraw(key)),
             Message::Cancel(keys) => keys
                 .into_iter()
                 .for_each(|key| self.end(key, Signal::Cancel)),
@@ -215,11 +217,7 @@ impl Reaper {
     fn end(&mut self, key: u64, signal: Signal) {
         if !self.jobs.contains_key(&key) {
             match self.backlog.withdraw(key) {
-                Withdrawal::Withdrawn => {
-                    self.early.remove(&key);
-                    self.ended
-                        .push(Exit::unstarted(key, Reason::Cancelled, None));
-                }
+                Withdrawal::Withdrawn => self.withdrawn(key),
                 Withdrawal::Launching => {
                     let early = self.early.entry(key).or_default();
                     early.signal = early.signal.max(Some(signal));
@@ -232,6 +230,18 @@ impl Reaper {
             Signal::Cancel => ladder.cancel(now),
             Signal::Kill => ladder.kill(now),
         });
+    }
+
+    fn withdraw(&mut self, key: u64) {
+        if self.backlog.withdraw(key) == Withdrawal::Withdrawn {
+            self.withdrawn(key);
+        }
+    }
+
+    fn withdrawn(&mut self, key: u64) {
+        self.early.remove(&key);
+        self.ended
+            .push(Exit::unstarted(key, Reason::Cancelled, None));
     }
 
     fn follow(&mut self, key: u64, offsets: [u64; 2]) {
