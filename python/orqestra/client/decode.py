@@ -107,6 +107,7 @@ def worker(message: jobs_pb2.Worker) -> Worker:
         labels=dict(message.labels),
         server=message.server,
         draining=message.draining,
+        health=message.health,
         connected_at=_time(message, "connected_at"),
         lease_expires_at=_time(message, "lease_expires_at"),
     )

@@ -169,6 +169,7 @@ class Worker:
     labels: Mapping[str, str]
     server: str
     draining: bool
+    health: str
     connected_at: datetime | None
     lease_expires_at: datetime | None
 

@@ -80,6 +80,7 @@ class Session:
         self.worker_id = greeting.worker_id
         self.name = greeting.name
         self.slots = greeting.slots
+        self.health = ""
         self.peer = peer
         self.number = greeting.number
         self.profile = (frozenset(greeting.queues), frozenset(greeting.labels))

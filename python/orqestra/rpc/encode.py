@@ -113,7 +113,8 @@ def worker(row: Row) -> jobs_pb2.Worker:
         queues=row["queues"],
         labels=label_map(row["labels"]),
         server=row["server_name"],
-        draining=row["slots"] == 0,
+        draining=row["slots"] == 0 and not row["health"],
+        health=row["health"],
         connected_at=timestamp(row["connected_at"]),
         lease_expires_at=timestamp(row["lease_expires_at"]),
     )

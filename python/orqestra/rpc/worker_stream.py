@@ -24,6 +24,8 @@ from orqestra.v1 import worker_pb2, worker_pb2_grpc
 
 HELLO_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 0.5
+# Of what a worker says of itself.
+HEALTH_CHARS: Final = 500
 
 log = get_logger(__name__)
 
@@ -107,6 +109,7 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             case "beat":
                 check_range("beat.slots", message.beat.slots, 0, limits.SLOTS_MAX)
                 session.beat = message.beat.seq
+                session.health = _plain(message.beat.health)
                 self._sessions.set_slots(session, message.beat.slots)
             case "results":
                 reports = results.reports(session.id, message.results)
@@ -194,6 +197,11 @@ def _greeting(message: worker_pb2.WorkerMessage) -> Greeting:
         held=held,
         finished=finished,
     )
+
+
+def _plain(text: str) -> str:
+    """Return a sentence of a worker as one that can be stored and shown."""
+    return text.replace("\0", " ")[:HEALTH_CHARS]
 
 
 def _uuid(field: str, text: str) -> UUID:

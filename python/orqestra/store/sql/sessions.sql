@@ -37,8 +37,8 @@ RETURNING j.id, j.fence;
 -- All that a server asks each second, in one round trip: a slow network must not make it late.
 -- A row in other hands is being replaced or closed right now; it must not hold up the others.
 WITH free AS (
-    SELECT s.id, r.slots
-    FROM unnest(:ids::bigint[], :slots::integer[]) AS r(id, slots)
+    SELECT s.id, r.slots, r.health
+    FROM unnest(:ids::bigint[], :slots::integer[], :healths::text[]) AS r(id, slots, health)
     JOIN sessions s ON s.id = r.id
     WHERE s.closed_at IS NULL AND s.server_id = :server_id
     ORDER BY s.id
@@ -46,7 +46,8 @@ WITH free AS (
 ),
 renewed AS (
     UPDATE sessions s
-    SET lease_expires_at = clock_timestamp() + :lease_ms::bigint * interval '1 millisecond', slots = f.slots
+    SET lease_expires_at = clock_timestamp() + :lease_ms::bigint * interval '1 millisecond', slots = f.slots,
+        health = f.health
     FROM free f
     WHERE s.id = f.id
     RETURNING s.id

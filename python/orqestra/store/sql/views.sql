@@ -89,7 +89,7 @@ WHERE job_id = :id AND fence = ANY(:fences::bigint[])
 GROUP BY fence, stream;
 
 -- name: list_workers
-SELECT s.id, s.worker_id, s.name, s.slots, s.queues, s.labels, s.server_name, s.connected_at, s.lease_expires_at,
+SELECT s.id, s.worker_id, s.name, s.slots, s.health, s.queues, s.labels, s.server_name, s.connected_at, s.lease_expires_at,
        (SELECT count(*) FROM jobs j WHERE j.session_id = s.id AND j.state = 'running') AS running_jobs
 FROM sessions s
 WHERE s.closed_at IS NULL
