@@ -19,6 +19,7 @@ from orqestra.model.report import AttemptRef
 from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT
 from orqestra.v1.worker_pb2 import Assignment, HeldAttempt, LiveOutput, OutputAck, ResultAcks
 from orqestra.worker.lease import Lease, boot_seconds
+from orqestra.worker.logs import Logs, Offsets
 from orqestra.worker.outcome import (
     NOT_FOUND,
     NOT_RUNNABLE,
@@ -53,12 +54,12 @@ class Jobs:
         self.idle = asyncio.Event()
         self.results = Unacknowledged()
         self.outgoing = Outgoing(self.results)
+        self.logs = Logs(self.outgoing)
         self._spool = ResultSpool(spool, self.results)
         self._executor = executor
         self._shell = shell
         self._slots = Slots(slots)
         self._prepared: dict[int, Prepared] = {}
-        self._followed: set[AttemptRef] = set()
         self._draining = False
         self._note_idle()
 
@@ -85,10 +86,10 @@ class Jobs:
     def end_session(self) -> None:
         """Start nothing until there is a lease again, and forget what only the old stream asked for."""
         self.lease = None
-        for attempt in self._followed:
+        for attempt in self.logs.followed:
             if (key := self._slots.key_of(attempt)) is not None:
                 self._executor.unfollow(key)
-        self._followed.clear()
+        self.logs.forget()
         self.outgoing.restart()
 
     def accept(self, assignments: Iterable[Assignment]) -> None:
@@ -139,17 +140,17 @@ class Jobs:
             log.warning("attempt revoked", job_id=attempt.job_id, fence=attempt.fence)
         self._told()
 
-    def follow(self, attempt: AttemptRef, *, stop: bool) -> None:
+    def follow(self, attempt: AttemptRef, offsets: Offsets, *, stop: bool) -> None:
         """Send live output of an attempt, or no longer. For one that waits it begins with its start."""
         key = self._slots.key_of(attempt)
         if stop:
-            self._followed.discard(attempt)
+            self.logs.unfollow(attempt)
             if key is not None:
                 self._executor.unfollow(key)
         elif attempt in self._slots:
-            self._followed.add(attempt)
+            self.logs.follow(attempt)
             if key is not None:
-                self._executor.follow(key, 0, 0)
+                self._executor.follow(key, *offsets)
 
     def output_stored(self, ack: OutputAck) -> None:
         """Take the answer to a piece of output; without its attempt, the rest is not sent either."""
@@ -236,9 +237,9 @@ class Jobs:
         return prepared.command
 
     def _follow_started(self, started: Iterable[tuple[int, Occupied]]) -> None:
-        if self._followed:
+        if self.logs.followed:
             for key, occupied in started:
-                if occupied.attempt in self._followed and key in self._prepared:
+                if occupied.attempt in self.logs.followed and key in self._prepared:
                     self._executor.follow(key, 0, 0)
 
     def _ended(self, exit_: Exit) -> None:
@@ -250,7 +251,7 @@ class Jobs:
 
     def _report(self, key: int, ended: Finished | HandBack) -> None:
         occupied = self._slots.vacate(key)
-        self._followed.discard(occupied.attempt)
+        self.logs.followed.discard(occupied.attempt)
         if occupied.fate is Fate.DROP:
             return
         match ended:
@@ -267,9 +268,9 @@ class Jobs:
 
     def _wrote(self, live: Live) -> None:
         occupied = self._slots.running.get(live.key)
-        if occupied is not None and occupied.attempt in self._followed:
+        if occupied is not None and occupied.attempt in self.logs.followed:
             attempt = occupied.attempt
-            self.outgoing.live(
+            self.logs.live(
                 LiveOutput(
                     job_id=attempt.job_id,
                     fence=attempt.fence,
