@@ -21,6 +21,8 @@ from tests.support.server import RunningServer, running_server
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PIECE = 65536
+FLOOD_BYTES = 256 << 20
+AGAIN = b"again"
 WAIT_SECONDS = 10.0
 
 
@@ -236,6 +238,33 @@ async def until_followed(scene: Scene, calls: list[Any]) -> None:
             else:
                 wish.cancel()
         assert [chunk.data for chunk in await reads] == [b"hello "] * len(calls)
+
+
+async def test_a_flood_that_nobody_reads_at_another_server_is_stopped(server: RunningServer) -> None:
+    async with running_server(server.server.settings) as other, running_job(server) as scene:
+        # given a follower at the other server that reads nothing
+        call = follow(other, scene)
+        await scene.lane.open(scene.stream)
+        wish = await scene.lane.follow()
+
+        # when the worker sends as much as it may
+        written = granted = 0
+        while not wish.stop:
+            while granted < PIECE + len(AGAIN):
+                granted += await scene.lane.credit()
+            await scene.lane.write(scene.job, written, bytes(PIECE))
+            written, granted = written + PIECE, granted - PIECE
+            if not scene.lane.follows.empty():
+                wish = await scene.lane.follow()
+            assert written < FLOOD_BYTES
+
+        # then it is told to stop, and to go on once all that waited is read
+        reading = asyncio.create_task(rest(call))
+        while wish.stop or wish.stdout_offset == 0:
+            wish = await scene.lane.follow()
+        await scene.lane.write(scene.job, wish.stdout_offset, AGAIN)
+        await scene.finish(AGAIN)
+        assert await reading == bytes(wish.stdout_offset) + AGAIN
 
 
 async def test_a_server_that_follows_no_more_is_sent_nothing(server: RunningServer) -> None:

@@ -54,6 +54,7 @@ class Follower:
         self.reached = reached
         self.behind = False
         self.asked_at = 0.0
+        self.stopped_at = 0.0
         self._chunks: deque[LiveChunk] = deque()
         self._bytes = 0
         self._some = asyncio.Event()
@@ -151,6 +152,17 @@ class Live(Service):
         """Pass a chunk on to the followers at this server; return whether any of them could take it."""
         followers = self._followers.get((chunk.job_id, chunk.fence), ())
         return any([follower.offer(chunk) for follower in followers])
+
+    def arrived(self, chunk: LiveChunk) -> None:
+        """Pass on what another server sent; nobody takes it: let it send no more."""
+        follower = next(iter(self._followers.get((chunk.job_id, chunk.fence), ())), None)
+        if self.heard(chunk) or follower is None:
+            return
+        now = self.clock.monotonic()
+        # Once for all that is on its way. Whoever can take more asks again.
+        if now - follower.stopped_at >= AGAIN_SECONDS:
+            follower.stopped_at = now
+            self._wish(follower, (0, 0), stop=True)
 
     def asked(self, wish: Wish) -> None:
         """Do what another server asks for, if the session is here."""

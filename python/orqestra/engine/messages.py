@@ -73,7 +73,7 @@ class LiveMessages(Service):
                     case Wish():
                         self._live.asked(message)
                     case LiveChunk():
-                        self._live.heard(message)
+                        self._live.arrived(message)
                     case None:
                         self.ready.set()
                 if self.stopping:
