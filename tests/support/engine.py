@@ -52,12 +52,13 @@ class Peer:
     beats: list[int] = field(default_factory=list)
     questions: list[int] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    follows: list[tuple[AttemptRef, tuple[int, int], bool]] = field(default_factory=list)
 
     def assign(self, jobs: Sequence[Row], previous: Any) -> None:
         raise AssertionError("tests of the store claim for themselves")
 
-    def follow(self, attempt: AttemptRef, *, stop: bool) -> None:
-        raise AssertionError("nobody follows here")
+    def follow(self, attempt: AttemptRef, offsets: tuple[int, int], *, stop: bool) -> None:
+        self.follows.append((attempt, offsets, stop))
 
     def answer(self, verdicts: Sequence[tuple[AttemptRef, Verdict]]) -> None:
         self.answers += verdicts

@@ -42,8 +42,8 @@ class Peer(Protocol):
         """Ask the worker what it holds."""
         ...
 
-    def follow(self, attempt: AttemptRef, *, stop: bool) -> None:
-        """Ask for live output of an attempt, or for no more of it."""
+    def follow(self, attempt: AttemptRef, offsets: tuple[int, int], *, stop: bool) -> None:
+        """Ask for live output of an attempt from these offsets on, or for no more of it."""
         ...
 
     def renewed(self, seq: int, now_ms: int) -> None:

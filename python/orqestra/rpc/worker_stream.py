@@ -1,6 +1,7 @@
 """The stream of one worker: its greeting, what is read from it, and how it ends."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -8,7 +9,8 @@ import grpc
 
 from orqestra.engine.dispatcher import Dispatcher
 from orqestra.engine.inventory import Inventory
-from orqestra.engine.outputs import LiveChunk, Outputs
+from orqestra.engine.live import Live
+from orqestra.engine.outputs import Outputs
 from orqestra.engine.repairs import Repair
 from orqestra.engine.sessions import Greeting, Session, Sessions
 from orqestra.engine.settlement import Settlement
@@ -18,16 +20,27 @@ from orqestra.model import limits
 from orqestra.model.errors import InvalidInput, Refused, Unavailable
 from orqestra.model.job import check_name, check_range, check_text, label_list
 from orqestra.rpc import results
+from orqestra.rpc.incoming import read_hello, read_one, take_error
+from orqestra.rpc.log_stream import LogStreams, live_chunk
 from orqestra.rpc.peer import PROTOCOL, StreamPeer
 from orqestra.rpc.statuses import Context, as_status
 from orqestra.v1 import worker_pb2, worker_pb2_grpc
 
-HELLO_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 0.5
 # Of what a worker says of itself.
 HEALTH_CHARS: Final = 500
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receivers:
+    """Who takes what workers tell."""
+
+    settlement: Settlement
+    outputs: Outputs
+    inventory: Inventory
+    live: Live
 
 
 class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
@@ -38,16 +51,16 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
         *,
         sessions: Sessions,
         dispatcher: Dispatcher,
-        settlement: Settlement,
-        outputs: Outputs,
-        inventory: Inventory,
+        receivers: Receivers,
     ) -> None:
         self._clock = dispatcher.clock
         self._sessions = sessions
         self._dispatcher = dispatcher
-        self._settlement = settlement
-        self._outputs = outputs
-        self._inventory = inventory
+        self._settlement = receivers.settlement
+        self._outputs = receivers.outputs
+        self._inventory = receivers.inventory
+        self._live = receivers.live
+        self._logs = LogStreams(sessions, receivers.live)
 
     async def Work(self, _requests: Any, context: Context) -> None:
         async with as_status(context):
@@ -55,7 +68,7 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             session = await self._greet(context, peer)
             reader = asyncio.create_task(self._read(session, peer, context), name=f"read session {session.id}")
             # The read ends with the call; a read that is cancelled would leak (grpc#43360).
-            reader.add_done_callback(_take_error)
+            reader.add_done_callback(take_error)
             writer = asyncio.create_task(_write(peer, context), name=f"write session {session.id}")
             try:
                 await self._until_over(session, peer, writer)
@@ -65,9 +78,12 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             if reader.done() and not reader.cancelled() and (fault := reader.exception()) is not None:
                 raise fault
 
+    async def Logs(self, _requests: Any, context: Context) -> None:
+        async with as_status(context):
+            await self._logs.serve(context)
+
     async def _greet(self, context: Context, peer: StreamPeer) -> Session:
-        message = await self._first_message(context)
-        greeting = _greeting(message)
+        greeting = _greeting(await read_hello(context, worker_pb2.WorkerMessage))
         opened = await self._sessions.open(greeting, peer)
         if opened is None:
             raise Refused(f"worker {greeting.worker_id} has a newer stream than number {greeting.number}")
@@ -75,22 +91,10 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
         self._dispatcher.wake()
         return opened.session
 
-    async def _first_message(self, context: Context) -> worker_pb2.WorkerMessage:
-        first = asyncio.create_task(_read_one(context))
-        # A stream whose Hello never comes is aborted, which ends the read; the read itself is never cancelled.
-        done, _ = await asyncio.wait([first], timeout=HELLO_SECONDS)
-        if not done:
-            first.add_done_callback(_take_error)
-            raise InvalidInput("hello", f"did not come within {HELLO_SECONDS:g} seconds")
-        message = first.result()
-        if message is None or not message.HasField("hello"):
-            raise InvalidInput("message", "the first message of a stream must be Hello")
-        return message
-
     async def _read(self, session: Session, peer: StreamPeer, context: Context) -> None:
         """Read until the worker ends its side, then let the writer end too."""
         try:
-            while (message := await _read_one(context)) is not None:
+            while (message := await read_one(context, worker_pb2.WorkerMessage)) is not None:
                 session.heard = True
                 self._handle(session, peer, message)
             peer.end("the worker ended the stream")
@@ -124,9 +128,8 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             case "store_output":
                 self._outputs.store(results.piece(session.id, message.store_output))
             case "live_output":
-                live = message.live_output
-                chunk = LiveChunk(fence=live.fence, stream=live.stream, offset=live.offset, data=live.data)
-                self._outputs.live(live.job_id, chunk)
+                # From a worker that knows no Logs.
+                self._live.wrote(session, live_chunk(message.live_output))
             case "held":
                 held, finished = results.held(message.held.held)
                 self._inventory.answered(session, message.held.seq, held, finished)
@@ -162,17 +165,6 @@ async def _write(peer: StreamPeer, context: Context) -> None:
             reached(Point.SENT)
     goodbye = worker_pb2.Goodbye(reason=peer.ended or "")
     await context.write(worker_pb2.ServerMessage(goodbye=goodbye))
-
-
-def _take_error(read: "asyncio.Task[Any]") -> None:
-    """Take the error that ends a read nobody waits for any more, or asyncio would complain of it."""
-    if not read.cancelled():
-        read.exception()
-
-
-async def _read_one(context: Context) -> worker_pb2.WorkerMessage | None:
-    message = await context.read()
-    return None if message is grpc.aio.EOF else message
 
 
 def _greeting(message: worker_pb2.WorkerMessage) -> Greeting:

@@ -383,14 +383,18 @@ class WatchJobRequest(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class GetOutputRequest(_message.Message):
-    __slots__ = ("id", "fence", "follow")
+    __slots__ = ("id", "fence", "follow", "stdout_offset", "stderr_offset")
     ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STDERR_OFFSET_FIELD_NUMBER: _ClassVar[int]
     id: int
     fence: int
     follow: bool
-    def __init__(self, id: _Optional[int] = ..., fence: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+    stdout_offset: int
+    stderr_offset: int
+    def __init__(self, id: _Optional[int] = ..., fence: _Optional[int] = ..., follow: _Optional[bool] = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ...) -> None: ...
 
 class OutputChunk(_message.Message):
     __slots__ = ("fence", "stream", "offset", "data")
