@@ -103,7 +103,7 @@ def values_of(name: str) -> dict[str, Any]:
         "worker_id": "00000000-0000-0000-0000-000000000001",
         "session_id": 1,
     }
-    texts = ("queues", "types", "tags", "keys", "step_keys", "states", "outcomes", "reasons", "errors")
+    texts = ("queues", "types", "tags", "keys", "step_keys", "retry_rules", "states", "outcomes", "reasons", "errors")
     raw = ("payloads", "stdouts", "stderrs", "bytes")
     fillers: dict[str, Any] = {**dict.fromkeys(texts, "x"), **dict.fromkeys(raw, b"x"), "at": None, "truncated": False}
 

@@ -55,7 +55,7 @@ def check_retry_policy(policy: RetryPolicy) -> RetryPolicy:
         if not 0 <= delay_ms <= DELAY_MAX_MS:
             written = f"{format_duration(delay_ms)}; 0s to {format_duration(DELAY_MAX_MS)} is allowed"
             raise InvalidInput(field, written)
-    for field, words in (("retry.on", policy.on), ("retry.never", policy.never)):
-        if words:
-            parse_words(field, words)
+    if policy.on or policy.never:
+        parse_words("retry.on", policy.on)
+        parse_words("retry.never", policy.never)
     return policy

@@ -128,7 +128,8 @@ def key_of(text: str) -> str | None:
 
 
 def _retries(job: jobs_pb2.JobSpec) -> RetryPolicy:
-    if not job.HasField("backoff") and not job.HasField("retry"):
+    has_rules = job.HasField("retry")
+    if not has_rules and not job.HasField("backoff"):
         return RetryPolicy(max_retries=job.max_retries) if job.max_retries else RETRIES_DEFAULT
     backoff = job.backoff
     return RetryPolicy(
@@ -136,8 +137,8 @@ def _retries(job: jobs_pb2.JobSpec) -> RetryPolicy:
         base_ms=backoff.base_ms if backoff.HasField("base_ms") else RETRIES_DEFAULT.base_ms,
         factor=backoff.factor if backoff.HasField("factor") else RETRIES_DEFAULT.factor,
         cap_ms=backoff.cap_ms if backoff.HasField("cap_ms") else RETRIES_DEFAULT.cap_ms,
-        on=tuple(job.retry.on),
-        never=tuple(job.retry.never),
+        on=tuple(job.retry.on) if has_rules else (),
+        never=tuple(job.retry.never) if has_rules else (),
         jitter=_known("backoff.jitter", backoff.jitter, JITTERS) if backoff.jitter else Jitter.FULL,
     )
 
