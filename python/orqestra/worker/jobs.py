@@ -214,9 +214,7 @@ class Jobs:
     def _wrote(self, attempt: AttemptRef, stream: int, offset: int, data: bytes) -> None:
         if attempt in self.logs.followed:
             self.logs.live(
-                LiveOutput(
-                    job_id=attempt.job_id, fence=attempt.fence, stream=STREAMS[stream], offset=offset, data=data
-                )
+                LiveOutput(job_id=attempt.job_id, fence=attempt.fence, stream=STREAMS[stream], offset=offset, data=data)
             )
 
     def _forget(self, attempt: AttemptRef, *, keep_aside: bool = False) -> bool:
