@@ -87,6 +87,7 @@ impl Executor {
             spawners,
             bounds,
             drain: Duration::from_millis(drain_ms),
+            cgroup: None,
         };
         Ok(Self(py.detach(|| executor::Executor::new(settings))?))
     }
