@@ -40,8 +40,9 @@ pub struct Command {
 }
 
 impl Command {
-    /// The command as the system takes it, or a sentence on why it can't.
-    pub(super) fn program(&self) -> Result<Program, String> {
+    /// The command as the system takes it, or a sentence on why it can't. `counted`: something else
+    /// counts its processes.
+    pub(super) fn program(&self, counted: bool) -> Result<Program, String> {
         let name = self
             .argv
             .first()
@@ -64,7 +65,7 @@ impl Command {
                 .map(|cwd| text(cwd, || "cwd".into()))
                 .transpose()?,
             niceness: self.limits.nice,
-            limits: self.limits.of_process(self.has_own_user()),
+            limits: self.limits.of_process(!counted && self.has_own_user()),
             user: self.user.clone(),
         })
     }

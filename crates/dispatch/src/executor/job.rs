@@ -7,6 +7,7 @@ use hashbrown::HashSet;
 
 use super::capture::Bounds;
 use super::census::Process;
+use super::cgroup::Group;
 use super::directory::Directory;
 use super::kinship::Mark;
 use super::ladder::{Ladder, Stop};
@@ -28,6 +29,8 @@ pub struct Job {
     pub ladder: Ladder,
     /// Its private directory, to be removed when it has ended.
     pub directory: Option<Directory>,
+    /// Its group, if it has one.
+    pub group: Option<Group>,
     /// What its environment holds.
     pub mark: Option<Mark>,
     key: u64,
@@ -49,6 +52,7 @@ impl Job {
         let Launched {
             command,
             directory,
+            group,
             running,
         } = launched;
         let Running {
@@ -61,6 +65,7 @@ impl Job {
         Self {
             ladder: Ladder::new(started, command.timeout, command.grace),
             directory,
+            group,
             mark: Mark::given(&command.env),
             key: command.key,
             limits: command.limits,
@@ -183,24 +188,29 @@ impl Job {
             }
         }
         self.signal(libc::SIGKILL);
+        if let Some(group) = &mut self.group {
+            group.kill();
+        }
     }
 
     /// The report of a command whose main process has ended, and of which so many processes are left.
     /// The order matters: KILL for the group while the zombie of its leader still holds the number (see
     /// `signal`), and only then the reaping.
-    pub fn finish(mut self, poll: &Poll, left: u32) -> Exit {
+    /// Gives its group back, too.
+    pub fn finish(mut self, poll: &Poll, left: u32) -> (Exit, Option<Group>) {
         self.close(poll);
         if !self.may_leave() {
             self.signal(libc::SIGKILL);
         }
         let reaped = process::reap(&self.child.process);
         let (ending, usage) = reaped.unzip();
-        let usage = usage.unwrap_or_default();
+        let mut usage = usage.unwrap_or_default();
+        usage.max_tree_kb = self.group.as_ref().map_or(0, Group::peak_kb);
         let reason = self.reason(ending, usage);
         let stop = self.ladder.stop();
         let [stdout, stderr] = self.outputs.map(Reading::finish);
         let ended = self.ended.unwrap_or_else(Instant::now);
-        Exit {
+        let exit = Exit {
             key: self.key,
             reason,
             ending,
@@ -214,7 +224,8 @@ impl Job {
             started_at_us: self.started_at_us,
             wall_us: ended.saturating_duration_since(self.started).as_micros() as u64,
             usage,
-        }
+        };
+        (exit, self.group)
     }
 
     /// Lets go of its pipes: nobody reads them any more.
@@ -224,12 +235,18 @@ impl Job {
             .for_each(|output| output.close(poll));
     }
 
+    fn was_short_of_memory(&self) -> bool {
+        let group = self.group.as_ref();
+        group.is_some_and(Group::was_short_of_memory)
+    }
+
     fn reason(&self, ending: Option<Ending>, usage: Usage) -> Reason {
         let by_kill = ending == Some(Ending::Signal(libc::SIGKILL));
         match (self.ladder.stop(), ending) {
             (Some(_), _) if by_kill && self.ladder.outlasted() => Reason::KilledAfterGrace,
             (Some(Stop::Timeout), _) => Reason::Timeout,
             (Some(Stop::Cancel), _) => Reason::Cancelled,
+            _ if self.was_short_of_memory() => Reason::Oom,
             (None, Some(ending)) if self.limits.ended(ending, usage) => Reason::ResourceLimit,
             (None, Some(Ending::Signal(_))) => Reason::Signalled,
             (None, Some(Ending::Code(_)) | None) => Reason::Exited,

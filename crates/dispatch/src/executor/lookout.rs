@@ -76,9 +76,10 @@ impl Lookout {
         self.adopted
     }
 
-    /// Whether a command whose main process has ended may have left something that we can find.
-    pub fn may_find(&self, was_stopped: bool) -> bool {
-        self.adopted || (!self.adopting && was_stopped)
+    /// Whether a command whose main process has ended may have left something. `in_reach`: that is worth
+    /// a look also where orphans don't come to us.
+    pub fn may_find(&self, in_reach: bool) -> bool {
+        self.adopted || (!self.adopting && in_reach)
     }
 
     /// Looks at all processes, for all commands that run.

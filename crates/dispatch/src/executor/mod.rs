@@ -10,6 +10,7 @@
 //! - `mailbox`: what spawners and callers tell the reaper.
 //! - `reaper`: the one thread that owns all running commands, each a `job`.
 //! - `ladder`: how a command is made to end: TERM, KILL, drain, and the sweep of what is left.
+//! - `cgroup`: a group for each command, where the system lets us; else
 //! - `lookout`: which processes belong to which command. `census` is what `/proc` shows, `kinship`
 //!   what follows from it.
 //! - `reading`: the pipes of a command; `capture`: what is kept of its output.
@@ -24,6 +25,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -31,6 +33,7 @@ use std::time::Duration;
 mod backlog;
 mod capture;
 mod census;
+mod cgroup;
 mod command;
 mod directory;
 mod job;
@@ -49,6 +52,7 @@ pub use crate::sys::child::User;
 pub use crate::sys::process::{Ending, Usage};
 pub use backlog::{KEY_END, StartError, Window};
 pub use capture::{Bounds, Output};
+pub use cgroup::usable_cgroup;
 pub use command::Command;
 pub use limits::Limits;
 pub use reaper::Reaper;
@@ -57,7 +61,9 @@ pub use report::{Exit, Failure, Live, Reason, Reports, Stream};
 
 use crate::sys::{descriptors, process};
 use backlog::Backlog;
+use cgroup::Groups;
 use mailbox::{Mailbox, Message};
+use reaper::Ways;
 use report::Outbox;
 use spawn::Spawner;
 
@@ -65,7 +71,7 @@ use spawn::Spawner;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How an executor is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Threads that start commands.
     pub spawners: usize,
@@ -73,6 +79,9 @@ pub struct Settings {
     pub bounds: Bounds,
     /// How long the pipes of a command are read after its main process has ended.
     pub drain: Duration,
+    /// A directory in which control groups can be made, one for each command: see `usable_cgroup`.
+    /// None: commands run where this process does.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Runs commands until it is stopped or dropped.
@@ -184,13 +193,24 @@ impl Executor {
     /// The parts, with running spawners. They end with the reaper, also with one that never ran.
     fn assemble(settings: Settings, adopting: bool) -> io::Result<(Self, Reaper)> {
         let bounds = settings.bounds;
+        let groups = settings.cgroup.map(|base| Arc::new(Groups::new(base)));
         let backlog = Arc::new(Backlog::default());
         let mailbox = Arc::new(Mailbox::new()?);
         let outbox = Arc::new(Outbox::new(bounds.head_bytes + bounds.tail_bytes)?);
-        let reaper = Reaper::new(&backlog, &mailbox, &outbox, settings, adopting)?;
+        let reaper = Reaper::new(
+            &backlog,
+            &mailbox,
+            &outbox,
+            Ways {
+                bounds,
+                drain: settings.drain,
+                groups: groups.clone(),
+                adopting,
+            },
+        )?;
         let null = Arc::new(descriptors::null()?);
         for number in 0..settings.spawners {
-            let spawner = Spawner::new(&backlog, &mailbox, &null)?;
+            let spawner = Spawner::new(&backlog, &mailbox, &null, groups.clone())?;
             thread::Builder::new()
                 .name(format!("spawner-{number}"))
                 .spawn(move || spawner.run())?;

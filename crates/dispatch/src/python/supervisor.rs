@@ -65,6 +65,7 @@ pub fn supervise(
             spawners,
             bounds,
             drain: Duration::from_millis(drain_ms),
+            cgroup: None,
         },
         reached: hook(reached),
     };

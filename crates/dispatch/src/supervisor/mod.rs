@@ -22,7 +22,7 @@ use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ pub struct Config {
     pub orphan_timeout: Duration,
     /// Segments of the spool are begun up to this size.
     pub segment_bytes: u64,
-    /// How commands are run.
+    /// How commands are run; in control groups where they can be had.
     pub settings: Settings,
     /// For tests.
     pub reached: Reached,
@@ -115,7 +115,9 @@ pub fn run(config: Config) -> io::Result<()> {
         held: Vec::new(),
     };
     let listener = listen(&config.directory)?;
-    let (executor, reaper) = Executor::prepare(config.settings)?;
+    let mut settings = config.settings;
+    settings.cgroup = executor::usable_cgroup(&group_name(&config.directory)?);
+    let (executor, reaper) = Executor::prepare(settings)?;
     let begun = Begun {
         spool,
         recovered: recovered.records,
@@ -136,6 +138,12 @@ pub fn run(config: Config) -> io::Result<()> {
     reaper.run();
     let _ = hub.join();
     fs::remove_file(config.directory.join(SOCKET))
+}
+
+/// The same for each supervisor of this folder, and another one for that of any other folder here.
+fn group_name(directory: &Path) -> io::Result<String> {
+    let folder = fs::metadata(directory)?;
+    Ok(format!("{:x}-{:x}", folder.dev(), folder.ino()))
 }
 
 /// Removes what commands of a predecessor left, who could not.

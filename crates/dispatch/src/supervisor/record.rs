@@ -70,7 +70,7 @@ pub(super) fn encode(tag: &[u8], exit: &Exit) -> Vec<u8> {
         exit.wall_us,
         exit.usage.user_us,
         exit.usage.system_us,
-        exit.usage.max_rss_kb,
+        exit.usage.max_rss_kb.max(exit.usage.max_tree_kb),
     ] {
         record.long(used);
     }

@@ -27,6 +27,8 @@ pub struct Usage {
     pub system_us: u64,
     /// Peak of resident memory of the largest of them. 0 where the kernel can't tell: see `reap`.
     pub max_rss_kb: u64,
+    /// Peak of the memory of all processes together; 0 without a cgroup that counts it.
+    pub max_tree_kb: u64,
 }
 
 /// Sends `signal` to every process of the group led by `leader`, which must not have been reaped
@@ -62,11 +64,15 @@ pub fn reap(process: &OwnedFd) -> Option<(Ending, Usage)> {
     ending.map(|ending| (ending, usage))
 }
 
-/// Waits for the end of a process that is certain to come at once, and reaps it.
-pub fn reap_dying(process: &OwnedFd) {
-    while wait(process, libc::WEXITED)
-        .is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
-    {}
+/// Waits for the end of a process that is certain to come soon, and reaps it.
+pub fn reap_dying(process: &OwnedFd) -> Option<Ending> {
+    loop {
+        match wait(process, libc::WEXITED) {
+            Ok((ending, _)) => return ending,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Makes this process the one that orphaned descendants come back to, not the init of the system. They
@@ -178,6 +184,7 @@ fn wait_for(
         user_us: microseconds(usage.ru_utime),
         system_us: microseconds(usage.ru_stime),
         max_rss_kb: usage.ru_maxrss as u64,
+        max_tree_kb: 0,
     };
     Ok((ending, usage))
 }

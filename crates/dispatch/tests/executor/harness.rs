@@ -92,6 +92,7 @@ pub fn settings() -> Settings {
         spawners: 2,
         bounds: BOUNDS,
         drain: DRAIN,
+        cgroup: None,
     }
 }
 

@@ -120,7 +120,7 @@ pub fn what_may_stay_is_killed_with_a_command_that_is_cancelled(harness: &mut Ha
 }
 
 pub fn a_fork_bomb_has_an_end(harness: &mut Harness) {
-    // Given: a real one where we can bound it; else one that has 255 processes.
+    // Given: a real one where we can bound it, of a shell that tries again and again to fork; else one that has 255 processes.
     // SAFETY: takes nothing and can't fail.
     let is_root = unsafe { libc::geteuid() } == 0;
     let uid = 1_000_000 + std::process::id();
@@ -134,16 +134,24 @@ pub fn a_fork_bomb_has_an_end(harness: &mut Harness) {
         ..Limits::default()
     };
     let bomb = if is_root {
-        "bomb() { bomb | bomb & }; bomb; echo lit; sleep 600"
+        "exec bash -c 'bomb() { echo lit >&2; bomb | bomb & }; bomb; exec sleep 600'"
     } else {
-        "bomb() { [ $1 = 0 ] || { bomb $(($1 - 1)) & bomb $(($1 - 1)) & }; sleep 600; }; echo lit; bomb 7"
+        "bomb() { echo lit; [ $1 = 0 ] || { bomb $(($1 - 1)) & bomb $(($1 - 1)) & }; sleep 600; }; bomb 7"
     };
     harness.start(Command {
         user,
         limits,
         ..marked(1, bomb)
     });
-    harness.see(1, b"lit");
+    harness.executor.follow(1, 0, 0);
+    harness.until(|harness| {
+        harness
+            .live
+            .iter()
+            .map(|live| live.data.len())
+            .sum::<usize>()
+            > 100
+    });
     // When
     harness.executor.kill(vec![1]);
     let exit = harness.exit();

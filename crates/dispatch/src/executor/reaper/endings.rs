@@ -72,7 +72,7 @@ impl Reaper {
         let now = Instant::now();
         let before = job.ladder.deadline();
         job.main_ended(now, &self.poll);
-        job.ladder.main_ended(now, self.drain);
+        job.ladder.main_ended(now, self.ways.drain);
         let after = job.ladder.deadline();
         self.reschedule(key, before, after);
         self.read_all(key);
@@ -94,12 +94,17 @@ impl Reaper {
             let Some(job) = self.jobs.get(&key) else {
                 continue;
             };
-            if task == Task::Sweep && !self.lookout.may_find(job.ladder.stop().is_some()) {
+            let in_reach = job.group.is_some() || job.ladder.stop().is_some();
+            if task == Task::Sweep && !self.lookout.may_find(in_reach) {
                 self.finish(key, Members::new());
                 continue;
             }
-            let members = seen.get_or_insert_with(|| self.look());
-            let own = members.get(&key).cloned().unwrap_or_default();
+            let own = if let Some(group) = &job.group {
+                group.members()
+            } else {
+                let members = seen.get_or_insert_with(|| self.look());
+                members.get(&key).cloned().unwrap_or_default()
+            };
             self.act(key, task, own);
         }
     }
@@ -147,13 +152,15 @@ impl Reaper {
             return;
         };
         self.reschedule(key, job.ladder.deadline(), None);
-        let directory = job.directory.take();
+        let (directory, mark) = (job.directory.take(), job.mark.take());
         let count = left.len() as u32;
         if count > 0 {
-            self.lookout.leave(left, job.mark.take());
+            self.lookout.leave(left, mark);
         }
-        self.ended.push(job.finish(&self.poll, count));
+        let (exit, group) = job.finish(&self.poll, count);
+        self.ended.push(exit);
         self.clean(directory);
+        self.give_back(group, count == 0);
     }
 
     /// Lets go of the pipes. What is in them by now still counts: one round of reads empties them.

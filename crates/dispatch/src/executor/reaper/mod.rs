@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use crate::executor::Settings;
 use crate::executor::backlog::{Backlog, Withdrawal};
 use crate::executor::capture::Bounds;
+use crate::executor::cgroup::{Group, Groups};
 use crate::executor::directory::{Cleaner, Directory};
 use crate::executor::job::Job;
 use crate::executor::lookout::Lookout;
@@ -37,8 +37,7 @@ pub struct Reaper {
     backlog: Arc<Backlog>,
     mailbox: Arc<Mailbox>,
     outbox: Arc<Outbox>,
-    bounds: Bounds,
-    drain: Duration,
+    ways: Ways,
     poll: Poll,
     jobs: HashMap<u64, Job>,
     /// One entry for each job whose ladder has a deadline.
@@ -48,13 +47,24 @@ pub struct Reaper {
     ended: Vec<Exit>,
     scratch: Vec<u8>,
     stopping: bool,
-    adopting: bool,
     lookout: Lookout,
     /// What is to be done to the processes of commands at the end of this round.
     due: Vec<(u64, Task)>,
     /// What is to be told besides ends.
     notes: Notes,
     cleaner: Cleaner,
+}
+
+/// How it works.
+pub(super) struct Ways {
+    /// What is kept of each output stream.
+    pub bounds: Bounds,
+    /// How long pipes are read after a main process has ended.
+    pub drain: Duration,
+    /// The groups of commands.
+    pub groups: Option<Arc<Groups>>,
+    /// Whether orphans come to us, on the main thread.
+    pub adopting: bool,
 }
 
 #[derive(Default)]
@@ -76,8 +86,7 @@ impl Reaper {
         backlog: &Arc<Backlog>,
         mailbox: &Arc<Mailbox>,
         outbox: &Arc<Outbox>,
-        settings: Settings,
-        adopting: bool,
+        ways: Ways,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         poll.add(mailbox.raw(), MAILBOX)?;
@@ -85,8 +94,8 @@ impl Reaper {
             backlog: Arc::clone(backlog),
             mailbox: Arc::clone(mailbox),
             outbox: Arc::clone(outbox),
-            bounds: settings.bounds,
-            drain: settings.drain,
+            lookout: Lookout::new(ways.adopting),
+            ways,
             poll,
             jobs: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -94,8 +103,6 @@ impl Reaper {
             ended: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             stopping: false,
-            adopting,
-            lookout: Lookout::new(adopting),
             due: Vec::new(),
             notes: Notes::default(),
             cleaner: Cleaner::start()?,
@@ -109,7 +116,7 @@ impl Reaper {
     /// It was made by `Executor::prepare`, and this is not the main thread.
     pub fn run(mut self) {
         assert!(
-            !self.adopting || process::is_main_thread(),
+            !self.ways.adopting || process::is_main_thread(),
             "orphans come to the main thread, so the reaper has to run there"
         );
         process::block_signals();
@@ -186,10 +193,11 @@ impl Reaper {
         let key = launched.command.key;
         self.backlog.launched(key);
         let early = self.early.remove(&key).unwrap_or_default();
-        let mut job = Job::new(launched, self.bounds);
+        let mut job = Job::new(launched, self.ways.bounds);
         if let Err(error) = job.watch(&self.poll) {
             job.abandon(&self.poll);
             self.clean(job.directory.take());
+            self.give_back(job.group.take(), false);
             let failure = spawn::refused("watch", "cannot watch its process", &error);
             self.ended
                 .push(Exit::unstarted(key, Reason::SpawnFailed, Some(failure)));
@@ -276,6 +284,13 @@ impl Reaper {
         }
     }
 
+    /// Takes the group of a command back.
+    fn give_back(&self, group: Option<Group>, is_empty: bool) {
+        if let (Some(groups), Some(group)) = (&self.ways.groups, group) {
+            groups.give_back(group, is_empty);
+        }
+    }
+
     /// Removes the directory of a command, at once if it is empty.
     fn clean(&self, directory: Option<Directory>) {
         if let Some(Err(path)) = directory.map(Directory::discard) {
@@ -297,5 +312,8 @@ impl Drop for Reaper {
     /// Ends the spawners: nobody takes what they start any more.
     fn drop(&mut self) {
         self.backlog.close();
+        if let Some(groups) = &self.ways.groups {
+            groups.remove();
+        }
     }
 }
