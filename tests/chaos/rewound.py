@@ -40,6 +40,7 @@ SLOTS: Final = 2
 BEAT_SECONDS: Final = 0.5
 HELLO_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.05
+SHOWN: Final = 5
 # Longer than a server may go without a renewal: what it then finds lapsed, it gives another lease to come back.
 AWAY_SECONDS: Final = 2.5
 
@@ -150,7 +151,8 @@ async def _until_ended(stage: Stage, last: int) -> None:
     waits_until = time.monotonic() + HELLO_SECONDS
     while stuck := await stage.fetch(STUCK, last, sorted(TERMINAL)):
         if time.monotonic() > waits_until:
-            raise TimeoutError(f"not ended within {HELLO_SECONDS:g} s: {[dict(row) for row in stuck]}")
+            shown = [dict(row) for row in stuck[:SHOWN]]
+            raise TimeoutError(f"{len(stuck)} have not ended within {HELLO_SECONDS:g} s, the first of them {shown}")
         await asyncio.sleep(PAUSE_SECONDS)
 
 
@@ -218,6 +220,7 @@ async def _copy(source: Any, target: Any) -> None:
 
 
 STUCK: Final = """
-SELECT id, queue, state, fence, return_count, lost_count, session_id FROM jobs WHERE id <= $1 AND state <> ALL($2)"""
+SELECT id, queue, state, fence, return_count, lost_count, session_id FROM jobs WHERE id <= $1 AND state <> ALL($2)
+ORDER BY id"""
 MISPLACED: Final = """
 SELECT j.id FROM jobs j JOIN sessions s ON s.id = j.session_id WHERE (s.name = $1) <> (j.queue = ANY($2))"""

@@ -7,10 +7,11 @@ from uuid import UUID
 import grpc
 
 from orqestra.engine.dispatcher import Dispatcher
+from orqestra.engine.hellos import Greeting
 from orqestra.engine.inventory import Inventory
 from orqestra.engine.outputs import LiveChunk, Outputs
 from orqestra.engine.repairs import Repair
-from orqestra.engine.sessions import Greeting, Session, Sessions
+from orqestra.engine.sessions import Session, Sessions
 from orqestra.engine.settlement import Settlement
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
