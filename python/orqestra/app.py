@@ -101,22 +101,23 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     sessions.on_change(expiry.wake)
     healers = (refill, expiry, Audit(core, lanes, sessions), inventory, Janitor(core, lanes))
     loops = (relay, watch, outputs, settlement, cancels, *healers, intake, dispatcher)
+    streams = WorkerStreams(
+        sessions=sessions,
+        dispatcher=dispatcher,
+        settlement=settlement,
+        outputs=outputs,
+        inventory=inventory,
+    )
     return Parts(
         link=core.link,
         lanes=lanes,
         sessions=sessions,
         dispatcher=dispatcher,
         settlement=settlement,
-        services=(leases, core.link, messages, hellos, *loops),
+        services=(leases, streams.deadlines, core.link, messages, hellos, *loops),
         jobs=JobsService(core=core, intake=intake, cancels=cancels, watch=watch, outputs=outputs),
         workflows=WorkflowsService(core.database, catalog, Workflows(core, catalog, lanes, relay), cancels),
-        streams=WorkerStreams(
-            sessions=sessions,
-            dispatcher=dispatcher,
-            settlement=settlement,
-            outputs=outputs,
-            inventory=inventory,
-        ),
+        streams=streams,
     )
 
 

@@ -10,7 +10,6 @@ from orqestra.engine.dispatcher import Dispatcher
 from orqestra.engine.hellos import Greeting
 from orqestra.engine.inventory import Inventory
 from orqestra.engine.outputs import LiveChunk, Outputs
-from orqestra.engine.repairs import Repair
 from orqestra.engine.sessions import Session, Sessions
 from orqestra.engine.settlement import Settlement
 from orqestra.failpoint import Point, reached
@@ -19,12 +18,12 @@ from orqestra.model import limits
 from orqestra.model.errors import InvalidInput, Refused, Unavailable
 from orqestra.model.job import check_name, check_range, check_text, label_list
 from orqestra.rpc import results
+from orqestra.rpc.deadlines import Deadlines
 from orqestra.rpc.peer import PROTOCOL, StreamPeer
 from orqestra.rpc.statuses import Context, as_status
 from orqestra.v1 import worker_pb2, worker_pb2_grpc
 
 HELLO_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 0.5
 
 log = get_logger(__name__)
 
@@ -42,6 +41,7 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
         inventory: Inventory,
     ) -> None:
         self._clock = dispatcher.clock
+        self.deadlines = Deadlines(dispatcher.clock, sessions)
         self._sessions = sessions
         self._dispatcher = dispatcher
         self._settlement = settlement
@@ -57,7 +57,10 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             reader.add_done_callback(_take_error)
             writer = asyncio.create_task(_write(peer, context), name=f"write session {session.id}")
             try:
-                await self._until_over(session, peer, writer)
+                with self.deadlines.kept(session, peer, writer):
+                    await asyncio.wait([writer])
+                if not writer.cancelled():
+                    writer.result()
             finally:
                 writer.cancel()
                 await self._leave(session)
@@ -130,16 +133,6 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
                 self._inventory.answered(session, message.held.seq, held, finished)
             case other:
                 raise InvalidInput("message", f"{other or 'an unknown message'} is not allowed here")
-
-    async def _until_over(self, session: Session, peer: StreamPeer, writer: "asyncio.Task[None]") -> None:
-        """Wait for the writer; end the session of a worker that does not keep up, whose Hello says what it holds."""
-        while not writer.done() and not peer.is_over():
-            await asyncio.wait([writer], timeout=LOOK_SECONDS)
-            late = peer.overdue()
-            if late is not None:
-                self._sessions.end(session.id, reason=late, repair=Repair.WORKER_STUCK)
-        if writer.done():
-            writer.result()
 
     async def _leave(self, session: Session) -> None:
         if self._sessions.get(session.id) not in (None, session):
