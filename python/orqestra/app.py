@@ -16,6 +16,7 @@ from orqestra.engine.catalog import Catalog
 from orqestra.engine.core import Core
 from orqestra.engine.dispatcher import Dispatcher
 from orqestra.engine.expiry import Expiry
+from orqestra.engine.hellos import Hellos
 from orqestra.engine.intake import Intake
 from orqestra.engine.inventory import Inventory
 from orqestra.engine.janitor import Janitor
@@ -81,7 +82,8 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     matcher = Matcher()
     lanes.listen(matcher.set_lane)
     lanes.listen(lambda *_lane: core.hints.share(lanes.count))
-    sessions = Sessions(core, matcher, server_name=name, lease_ms=int(settings.lease_seconds * 1000))
+    hellos = Hellos(core, server_name=name, lease_ms=int(settings.lease_seconds * 1000))
+    sessions = Sessions(core, matcher, hellos)
     refill = Refill(core)
     watch = Watch(core)
     dispatcher = Dispatcher(core, refill, lanes, sessions, watch.changed)
@@ -101,20 +103,21 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     sessions.on_change(expiry.wake)
     healers = (refill, expiry, Audit(core, lanes, sessions), inventory, Janitor(core, lanes))
     loops = (relay, watch, outputs, live, settlement, cancels, *healers, intake, dispatcher)
+    streams = WorkerStreams(
+        sessions=sessions,
+        dispatcher=dispatcher,
+        receivers=Receivers(settlement=settlement, outputs=outputs, inventory=inventory, live=live),
+    )
     return Parts(
         link=core.link,
         lanes=lanes,
         sessions=sessions,
         dispatcher=dispatcher,
         settlement=settlement,
-        services=(leases, core.link, messages, LiveMessages(core, live), *loops),
+        services=(leases, streams.deadlines, core.link, messages, LiveMessages(core, live), hellos, *loops),
         jobs=JobsService(core=core, intake=intake, cancels=cancels, watch=watch, live=live),
         workflows=WorkflowsService(core.database, catalog, Workflows(core, catalog, lanes, relay), cancels),
-        streams=WorkerStreams(
-            sessions=sessions,
-            dispatcher=dispatcher,
-            receivers=Receivers(settlement=settlement, outputs=outputs, inventory=inventory, live=live),
-        ),
+        streams=streams,
     )
 
 

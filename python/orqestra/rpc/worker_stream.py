@@ -8,11 +8,11 @@ from uuid import UUID
 import grpc
 
 from orqestra.engine.dispatcher import Dispatcher
+from orqestra.engine.hellos import Greeting
 from orqestra.engine.inventory import Inventory
 from orqestra.engine.live import Live
 from orqestra.engine.outputs import Outputs
-from orqestra.engine.repairs import Repair
-from orqestra.engine.sessions import Greeting, Session, Sessions
+from orqestra.engine.sessions import Session, Sessions
 from orqestra.engine.settlement import Settlement
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
@@ -20,13 +20,13 @@ from orqestra.model import limits
 from orqestra.model.errors import InvalidInput, Refused, Unavailable
 from orqestra.model.job import check_name, check_range, check_text, label_list
 from orqestra.rpc import results
+from orqestra.rpc.deadlines import Deadlines
 from orqestra.rpc.incoming import read_hello, read_one, take_error
 from orqestra.rpc.log_stream import LogStreams, live_chunk
 from orqestra.rpc.peer import PROTOCOL, StreamPeer
 from orqestra.rpc.statuses import Context, as_status
 from orqestra.v1 import worker_pb2, worker_pb2_grpc
 
-LOOK_SECONDS: Final = 0.5
 # Of what a worker says of itself.
 HEALTH_CHARS: Final = 500
 
@@ -54,6 +54,7 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
         receivers: Receivers,
     ) -> None:
         self._clock = dispatcher.clock
+        self.deadlines = Deadlines(dispatcher.clock, sessions)
         self._sessions = sessions
         self._dispatcher = dispatcher
         self._settlement = receivers.settlement
@@ -71,7 +72,10 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             reader.add_done_callback(take_error)
             writer = asyncio.create_task(_write(peer, context), name=f"write session {session.id}")
             try:
-                await self._until_over(session, peer, writer)
+                with self.deadlines.kept(session, peer, writer):
+                    await asyncio.wait([writer])
+                if not writer.cancelled():
+                    writer.result()
             finally:
                 writer.cancel()
                 await self._leave(session)
@@ -135,16 +139,6 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
                 self._inventory.answered(session, message.held.seq, held, finished)
             case other:
                 raise InvalidInput("message", f"{other or 'an unknown message'} is not allowed here")
-
-    async def _until_over(self, session: Session, peer: StreamPeer, writer: "asyncio.Task[None]") -> None:
-        """Wait for the writer; end the session of a worker that does not keep up, whose Hello says what it holds."""
-        while not writer.done() and not peer.is_over():
-            await asyncio.wait([writer], timeout=LOOK_SECONDS)
-            late = peer.overdue()
-            if late is not None:
-                self._sessions.end(session.id, reason=late, repair=Repair.WORKER_STUCK)
-        if writer.done():
-            writer.result()
 
     async def _leave(self, session: Session) -> None:
         if self._sessions.get(session.id) not in (None, session):
