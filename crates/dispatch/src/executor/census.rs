@@ -48,6 +48,17 @@ impl Census {
     }
 }
 
+/// KILLs all processes whose environment holds these bytes: those of commands whose supervisor was
+/// killed. One round, which is enough for what does not fork all the time.
+pub fn kill_marked(mark: &[u8]) {
+    for process in Census::take().all() {
+        let environment = process.environment();
+        if process.lives && environment.windows(mark.len()).any(|at| at == mark) {
+            process.signal(libc::SIGKILL);
+        }
+    }
+}
+
 impl FromIterator<Process> for Census {
     fn from_iter<T: IntoIterator<Item = Process>>(processes: T) -> Self {
         let processes = processes.into_iter();

@@ -52,6 +52,7 @@ pub use crate::sys::child::User;
 pub use crate::sys::process::{Ending, Usage};
 pub use backlog::{KEY_END, StartError, Window};
 pub use capture::{Bounds, Output};
+pub use census::kill_marked;
 pub use cgroup::usable_cgroup;
 pub use command::Command;
 pub use limits::Limits;

@@ -22,6 +22,7 @@ use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
@@ -103,6 +104,7 @@ pub fn run(config: Config) -> io::Result<()> {
     // By where it works it is known for whose it is.
     env::set_current_dir(&config.directory)?;
     let _lock = lock(&config.directory)?;
+    end_leftovers(&config.directory);
     empty_jobs(&config.directory.join(JOBS))?;
     let (spool, recovered) = Spool::open(&config.directory.join(SPOOL), config.segment_bytes)?;
     let introduction = Attached {
@@ -144,6 +146,14 @@ pub fn run(config: Config) -> io::Result<()> {
 fn group_name(directory: &Path) -> io::Result<String> {
     let folder = fs::metadata(directory)?;
     Ok(format!("{:x}-{:x}", folder.dev(), folder.ino()))
+}
+
+/// Ends what commands of a predecessor have started: it was killed, and could not. Each was told of a
+/// folder in here.
+fn end_leftovers(directory: &Path) {
+    let jobs = directory.join(JOBS);
+    let mark = [b"ORQESTRA_TMPDIR=", jobs.as_os_str().as_bytes(), b"/"].concat();
+    executor::kill_marked(&mark);
 }
 
 /// Removes what commands of a predecessor left, who could not.
