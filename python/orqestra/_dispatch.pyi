@@ -90,6 +90,9 @@ class Matcher:
         From call to call it goes on behind the lanes last named, and another one comes first.
         """
 
+    def has_credit(self) -> bool:
+        """Whether any session could be given a job, whatever there is to be given."""
+
     def assign(self, profile: int, hints: bytes) -> Assignment:
         """Give packed hints to the sessions of a profile, in their order, as far as there is credit.
 

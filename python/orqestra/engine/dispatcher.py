@@ -25,6 +25,8 @@ PEEK_PER_LANE: Final = 1000
 # once and for ever. The first pause is not felt by a job that was merely a little early.
 REFUSED_FIRST_SECONDS: Final = 0.002
 REFUSED_LAST_SECONDS: Final = 0.05
+# What a take gave is pushed back two seconds after it unless a later one says that it was received.
+DONE_SECONDS: Final = 0.5
 
 
 class Dispatcher(Service):
@@ -48,6 +50,7 @@ class Dispatcher(Service):
         self._number = 0
         self._done: list[int] = []
         self._refused_in_a_row = 0
+        self._taken_at = -DONE_SECONDS
         self._suspected_at = core.clock.monotonic()
 
     def wake_lanes(self, lanes: Sequence[int]) -> None:
@@ -76,6 +79,9 @@ class Dispatcher(Service):
     async def _dispatch(self, demands: Sequence[Demand]) -> float:
         if not self._link.up:
             return await self._dispatch_without_redis(demands)
+        if not self._matcher.has_credit() and self.clock.monotonic() < self._taken_at + DONE_SECONDS:
+            # Nobody is free: whoever will be wakes this loop. What was taken must be told to be done, but has time.
+            return DONE_SECONDS if self._done else IDLE_SECONDS
         try:
             take = await self._take(demands)
         except HintsUnavailable as error:
@@ -93,6 +99,7 @@ class Dispatcher(Service):
     async def _take(self, demands: Sequence[Demand]) -> Take | None:
         done, self._done = self._done, []
         self._number += 1
+        self._taken_at = self.clock.monotonic()
         now_ms = self._pg_clock.now_ms()
         try:
             return await self._hints.take(self._number, now_ms, done=done, demands=demands)

@@ -10,6 +10,8 @@ from orqestra.engine.core import Core
 from orqestra.model.errors import HintsUnavailable
 from orqestra.service import Service
 
+# Between two messages to other servers.
+GATHER_SECONDS: Final = 0.01
 # What a lost message costs.
 LOOK_SECONDS: Final = 1.0
 
@@ -59,4 +61,6 @@ class Watch(Service):
                 await self._hints.publish_changed(ids)
             except HintsUnavailable as error:
                 self._link.lost(str(error))
-        return None
+            # The first is told at once; what follows closely shares a message, which people do not notice.
+            await self.pause(GATHER_SECONDS)
+        return 0 if self._to_publish else None

@@ -189,6 +189,13 @@ impl Matcher {
         demands
     }
 
+    /// Whether any session could be given a job, whatever there is to be given.
+    #[must_use]
+    pub fn has_credit(&self) -> bool {
+        let mut profiles = self.roster.profiles().values();
+        profiles.any(|profile| profile.credits > 0)
+    }
+
     /// Give packed hints to sessions of a profile, in their order, as far as there is credit. All
     /// are left over if the last session of the profile closed meanwhile.
     ///

@@ -110,6 +110,10 @@ impl Matcher {
         })
     }
 
+    fn has_credit(&self) -> bool {
+        self.inner.has_credit()
+    }
+
     fn free(&self, session: i64) -> u32 {
         self.inner.free(session)
     }

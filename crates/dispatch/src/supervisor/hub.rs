@@ -27,7 +27,7 @@ const LINE_BYTES_MAX: usize = 4 << 20;
 const TICK: Duration = Duration::from_millis(250);
 /// Ends that come faster than this are taken together, so that they share a sync, a message to the
 /// server, a commit. The first after a pause is taken at once.
-const GATHER: Duration = Duration::from_millis(3);
+const GATHER: Duration = Duration::from_millis(10);
 /// How long a supervisor without daemon and without commands waits for the next daemon.
 const IDLE: Duration = Duration::from_secs(5);
 /// Between TERM and KILL for commands that nobody came for, whatever their own grace.

@@ -23,7 +23,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ pub fn run(config: Config) -> io::Result<()> {
     let introduction = Attached {
         protocol: PROTOCOL,
         version: config.version,
-        incarnation: config.incarnation,
+        incarnation: config.incarnation.clone(),
         pid: process::id(),
         torn: recovered.torn as u32,
         damaged: recovered.damaged as u32,
@@ -118,7 +118,8 @@ pub fn run(config: Config) -> io::Result<()> {
     };
     let listener = listen(&config.directory)?;
     let mut settings = config.settings;
-    settings.cgroup = executor::usable_cgroup(&group_name(&config.directory)?);
+    let (group, _group_lock) = executor::usable_cgroup(&config.incarnation).unzip();
+    settings.cgroup = group;
     let (executor, reaper) = Executor::prepare(settings)?;
     let begun = Begun {
         spool,
@@ -140,12 +141,6 @@ pub fn run(config: Config) -> io::Result<()> {
     reaper.run();
     let _ = hub.join();
     fs::remove_file(config.directory.join(SOCKET))
-}
-
-/// The same for each supervisor of this folder, and another one for that of any other folder here.
-fn group_name(directory: &Path) -> io::Result<String> {
-    let folder = fs::metadata(directory)?;
-    Ok(format!("{:x}-{:x}", folder.dev(), folder.ino()))
 }
 
 /// Ends what commands of a predecessor have started: it was killed, and could not. Each was told of a

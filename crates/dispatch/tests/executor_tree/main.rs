@@ -54,7 +54,7 @@ fn main() {
     // The same where the system lets us make control groups.
     let groups = usable_cgroup(&format!("test-{}", std::process::id()));
     println!("with groups: {groups:?}");
-    if let Some(directory) = groups {
+    if let Some((directory, _lock)) = groups {
         run(Some(&directory), &wanted);
         assert!(!directory.exists(), "{} is left", directory.display());
     }

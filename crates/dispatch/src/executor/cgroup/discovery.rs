@@ -1,7 +1,7 @@
 //! Where control groups can be made, if anywhere.
 
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -10,25 +10,30 @@ use std::time::{Duration, Instant};
 use super::{entrance, remove, value};
 use crate::sys::child::{self, Program, Stack, Standard};
 use crate::sys::process::Ending;
-use crate::sys::{descriptors, process};
+use crate::sys::{descriptors, own, process};
 
 /// How long the members of groups that somebody left have to end after their KILL.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The controllers that are of use, if they are to be had.
 const CONTROLLERS: [&str; 2] = ["+memory", "+pids"];
 
-/// The directory `orqestra-<name>` below the group of this process, if groups can be made in it and
-/// commands be put there. What a predecessor of that name has left there is killed and removed.
+/// All our groups begin so.
+const PREFIX: &str = "orqestra-";
+
+/// A new directory `orqestra-<name>` below the group of this process, if groups can be made in it and
+/// commands be put there, and the lock by which others know that it is in use. What those have left there
+/// who hold no lock any more is killed and removed.
 ///
 /// Starts a program to try it out.
 #[must_use]
-pub fn usable_cgroup(name: &str) -> Option<PathBuf> {
+pub fn usable_cgroup(name: &str) -> Option<(PathBuf, File)> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = own_directory(&mounts, &own)?;
-    let base = own.join(format!("orqestra-{name}"));
-    clear(&base);
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own_directory(&mounts, &groups)?;
+    clear_abandoned(&own);
+    let base = own.join(format!("{PREFIX}{name}"));
     fs::create_dir(&base).ok()?;
+    let lock = lock(&base)?;
     for controller in CONTROLLERS {
         // Fails where they belong to others, or where a group with members may not give them away.
         for directory in [&own, &base] {
@@ -36,10 +41,31 @@ pub fn usable_cgroup(name: &str) -> Option<PathBuf> {
         }
     }
     if try_out(&base.join("trial")).is_ok() {
-        return Some(base);
+        return Some((base, lock));
     }
     clear(&base);
     None
+}
+
+/// Clears the groups of supervisors that were killed.
+fn clear_abandoned(own: &Path) {
+    for entry in fs::read_dir(own).into_iter().flatten().flatten() {
+        let ours = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes());
+        if ours && lock(&entry.path()).is_some() {
+            clear(&entry.path());
+        }
+    }
+}
+
+/// The lock of a group, unless somebody has it.
+fn lock(group: &Path) -> Option<File> {
+    let directory = File::open(group).ok()?;
+    own::lock(&directory)
+        .is_ok_and(|locked| locked)
+        .then_some(directory)
 }
 
 /// The directory of the group of this process, in the one hierarchy of version 2.
