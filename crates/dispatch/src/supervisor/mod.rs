@@ -10,6 +10,7 @@
 //! - `holdings`: what is held, and what has to be told. Pure.
 //! - `record`: an end, as it is kept on disk and told.
 //! - `disk`: whether the disk takes what it is given.
+//! - `door`: how a daemon that comes later gets its line.
 //! - `hub`: the one thread that carries all this between daemon, executor and spool.
 //! - `client`: the daemon's end.
 //!
@@ -35,6 +36,7 @@ pub mod client;
 mod codec;
 mod command;
 mod disk;
+mod door;
 mod holdings;
 mod hub;
 mod line;
