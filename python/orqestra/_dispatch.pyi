@@ -198,8 +198,8 @@ class backoff:
 class Command:
     """One command to run, in a session of its own, with no other descriptor than its standard three.
 
-    `key` is the caller's name for it: below 2 ** 62, and free again once its Exit was taken. `argv[0]`
-    is looked up in the PATH of `env` unless it has a slash. `env` is the whole environment. It runs in
+    `key` is the caller's name for it: below 2 ** 62, and in one worker's directory never used again.
+    `argv[0]` is looked up in the PATH of `env` unless it has a slash. `env` is the whole environment. It runs in
     `cwd`, or where this process is, and reads `stdin`, or nothing. After `timeout_ms` (0: never) it is
     ended as by `Supervisor.cancel`, with `grace_ms` between TERM and KILL. `tag` comes back with its Exit.
 
