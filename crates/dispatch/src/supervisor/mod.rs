@@ -38,10 +38,14 @@ mod command;
 mod disk;
 mod door;
 mod holdings;
+#[cfg(test)]
+mod holdings_model;
 mod hub;
 mod line;
 pub mod message;
 pub mod record;
+#[cfg(test)]
+mod roundtrips;
 
 use crate::executor::{self, Executor, Settings};
 use crate::spool::{Record, Spool};
