@@ -1,5 +1,8 @@
 """Who waits and who runs."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from orqestra.model.report import AttemptRef
 from orqestra.v1.worker_pb2 import Assignment
 from orqestra.worker.slots import Slots
@@ -60,3 +63,34 @@ def test_what_waits_can_be_taken_out() -> None:
     assert ref(2) not in slots
     assert slots.withdraw_all() == [ref(4), ref(3)]
     assert [ref(1) in slots, ref(3) in slots] == [True, False]
+
+
+def test_what_runs_already_has_a_slot_even_if_there_is_none() -> None:
+    slots = waiting(Slots(2), 1, 2)
+    for key, job_id in ((7, 3), (8, 4), (9, 5)):
+        slots.adopt(key, ref(job_id), Assignment(type="shell"), ended=job_id == 5)
+
+    assert occupied(slots) == []
+    assert [(each.adopted, each.ended) for each in slots.running.values()] == [
+        (True, False),
+        (True, False),
+        (True, True),
+    ]
+    assert slots.key_of(ref(4)) == 8
+    assert slots.vacate(7).attempt == ref(3)
+    assert occupied(slots) == []
+    slots.vacate(8)
+    assert occupied(slots) == [1]
+
+
+@given(keys=st.lists(st.integers(0, 2**62 - 1000), unique=True, max_size=20))
+def test_no_key_is_given_that_an_earlier_daemon_gave(keys: list[int]) -> None:
+    slots = Slots(len(keys) + 3)
+    for job_id, key in enumerate(keys, 100):
+        slots.adopt(key, ref(job_id), Assignment(type="shell"), ended=False)
+
+    given_now = [key for key, _ in waiting(slots, 1, 2, 3).occupy()]
+
+    assert len({*keys, *given_now}) == len(keys) + 3
+    assert given_now == sorted(given_now)
+    assert min(given_now) > max(keys, default=0)
