@@ -14,7 +14,7 @@ SEEDS = list(range(BATCH))
 
 
 def rust() -> list[int]:
-    return backoff.delays([1000] * BATCH, [2.0] * BATCH, [300_000] * BATCH, ATTEMPTS, SEEDS)
+    return backoff.delays([1000] * BATCH, [2.0] * BATCH, [300_000] * BATCH, ATTEMPTS, ["full"] * BATCH, SEEDS)
 
 
 def python() -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from orqestra._dispatch import Command, Supervisor
+from orqestra._dispatch import Command, Exit, Supervisor
 from tests.support.supervising import supervision
 
 COMMANDS = 1000
@@ -69,7 +69,7 @@ def take(supervisor: Supervisor, count: int) -> None:
     """Take so many ends, each of them durable, and forget them."""
     while count:
         select.select([supervisor.fileno()], [], [])
-        ended = [report.key for report in supervisor.reports()]
+        ended = [report.key for report in supervisor.reports() if isinstance(report, Exit)]
         supervisor.forget(ended)
         count -= len(ended)
 

@@ -24,9 +24,12 @@ __all__ = [
     "Live",
     "Matcher",
     "Push",
+    "Strays",
+    "Stuck",
     "Supervisor",
     "backoff",
     "outbox",
+    "spawn_limit",
     "supervise",
 ]
 
@@ -190,9 +193,14 @@ class backoff:
         factor: Sequence[float],
         cap_ms: Sequence[int],
         attempts: Sequence[int],
+        jitters: Sequence[str],
         seeds: Sequence[int],
     ) -> list[int]:
-        """Uniform integers from 0 to the ceilings, in ms: the same for the same seeds (64 bits, signed)."""
+        """Uniform integers up to the ceilings, in ms: the same for the same seeds (64 bits, signed).
+
+        From 0 where the jitter is `full`, from half of the ceiling (rounded down) where it is `equal`, from the
+        ceiling itself where it is `none`. ValueError for any other word, by its row.
+        """
 
 @final
 class Command:
@@ -293,15 +301,11 @@ class Supervisor:
         """What it suffered from when `reports` was called last; empty: nothing."""
 
     @property
-    def strays(self) -> int:
-        """How many processes it knew then that have left their command, and belong to none that can be told."""
-
-    @property
     def closed(self) -> bool:
         """Whether it has ended: there will be no more reports."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable while reports wait, for `loop.add_reader`."""
+        """A descriptor that is readable while reports wait, for `loop.add_reader`. The first may be there at once."""
 
     def start(self, commands: Sequence[Command]) -> None:
         """Have commands run.
@@ -309,6 +313,15 @@ class Supervisor:
         A command that can't be run is reported like any other, with the reason `spawn_failed`; one whose key
         is in use is passed over.
         """
+
+    def bound(self, running: int, until_us: int) -> None:
+        """Have commands start while fewer than `running` run, and until this time, in order.
+
+        The time is of CLOCK_BOOTTIME, in microseconds. Without any call there are no bounds.
+        """
+
+    def withdraw(self, keys: Sequence[int]) -> None:
+        """Start none of these that still wait: their Exits say `cancelled`, and that they never ran."""
 
     def cancel(self, keys: Sequence[int]) -> None:
         """Send TERM to their processes and KILL after their grace. What has not started never will.
@@ -340,20 +353,23 @@ class Supervisor:
     def hang_up(self) -> None:
         """Say nothing more. After `stop` it ends with the last command, else it awaits another daemon."""
 
-    def reports(self) -> list[Exit | Live | Gone]:
+    def reports(self) -> list[Exit | Live | Gone | Stuck | Strays]:
         """Take all reports that wait; the live output of a command comes before its end."""
 
 @final
 class Exit:
     """The end of a command.
 
-    `reason` is `timeout` or `cancelled` only if TERM or KILL was sent before the main process ended;
+    `reason` is `timeout` or `cancelled` only if TERM or KILL was sent before the main process ended, and
+    `killed_after_grace` if TERM was ignored for the whole grace; `timed_out` tells then which it was.
     `exit_code` or `signal` say how it ended, whatever the reason. Both are None if it never ran, or if
-    something else in this process reaped it (stage `reap`). `killed`: KILL was needed.
+    something else in its process reaped it (stage `reap`). `killed`: KILL was needed. `killed_processes` of
+    its descendants got KILL, and `left_processes` stay: because they may, or can't be ended. `tag` is the
+    command's.
 
     If it was not started (`spawn_failed`), `error` is a sentence, `errno` the error, and `stage` where it
-    happened: `command` (can't be expressed), `cwd` and `exec`, mostly the command's own fault; `stdin`,
-    `pipe`, `fork`, `setup` and `watch`, this machine's.
+    happened: `command` (can't be expressed), `user`, `cwd` and `exec`, mostly the command's own fault;
+    `directory`, `stdin`, `pipe`, `fork`, `setup` and `watch`, this machine's.
 
     `stdout` and `stderr` are what was kept, byte-exact; `stdout_bytes` and `stderr_bytes` how much came;
     `truncated` if that is more. `started_at_us` is in Unix time, 0 if it never ran; `wall_us` is the time of
@@ -366,7 +382,7 @@ class Exit:
     @property
     def tag(self) -> bytes: ...
     @property
-    def reason(self) -> Literal["exited", "signalled", "timeout", "cancelled", "spawn_failed"]: ...
+    def reason(self) -> str: ...
     @property
     def exit_code(self) -> int | None: ...
     @property
@@ -376,11 +392,15 @@ class Exit:
     @property
     def errno(self) -> int | None: ...
     @property
-    def stage(
-        self,
-    ) -> Literal["command", "stdin", "pipe", "fork", "setup", "cwd", "exec", "watch", "reap"] | None: ...
+    def stage(self) -> str | None: ...
     @property
     def killed(self) -> bool: ...
+    @property
+    def timed_out(self) -> bool: ...
+    @property
+    def killed_processes(self) -> int: ...
+    @property
+    def left_processes(self) -> int: ...
     @property
     def stdout(self) -> bytes: ...
     @property
@@ -421,3 +441,25 @@ class Gone:
 
     @property
     def key(self) -> int: ...
+
+@final
+class Stuck:
+    """The kernel does not end these commands, 5 s after their KILL. Each is told once, and keeps its place."""
+
+    @property
+    def keys(self) -> list[int]: ...
+
+@final
+class Strays:
+    """Of these processes can't be told which command they come from. They get KILL when no command runs."""
+
+    @property
+    def pids(self) -> list[int]: ...
+
+def spawn_limit(argv: Sequence[bytes], threads: int, seconds: float) -> float:
+    """Start `argv` and wait for its end, again and again on bare threads; return how many ended a second.
+
+    Nothing is captured or supervised, and how a command ends does not matter: this is the limit that
+    what runs jobs is measured against. Other Python threads run meanwhile. OSError if it can't be
+    started; ValueError unless there are 1 to 64 threads and up to 600 seconds.
+    """

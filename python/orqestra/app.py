@@ -16,13 +16,15 @@ from orqestra.engine.catalog import Catalog
 from orqestra.engine.core import Core
 from orqestra.engine.dispatcher import Dispatcher
 from orqestra.engine.expiry import Expiry
+from orqestra.engine.hellos import Hellos
 from orqestra.engine.intake import Intake
 from orqestra.engine.inventory import Inventory
 from orqestra.engine.janitor import Janitor
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.leases import Leases
 from orqestra.engine.link import Link
-from orqestra.engine.messages import Messages
+from orqestra.engine.live import Live
+from orqestra.engine.messages import LiveMessages, Messages
 from orqestra.engine.outputs import Outputs
 from orqestra.engine.pg_clock import PostgresClock
 from orqestra.engine.refill import Refill
@@ -40,7 +42,7 @@ from orqestra.queue.connection import connect
 from orqestra.queue.hints import Hints
 from orqestra.rpc.jobs import JobsService
 from orqestra.rpc.server import GrpcServer
-from orqestra.rpc.worker_stream import WorkerStreams
+from orqestra.rpc.worker_stream import Receivers, WorkerStreams
 from orqestra.rpc.workflows import WorkflowsService
 from orqestra.service import Service, ServiceGroup
 from orqestra.setting_kinds import mask_url
@@ -80,7 +82,8 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     matcher = Matcher()
     lanes.listen(matcher.set_lane)
     lanes.listen(lambda *_lane: core.hints.share(lanes.count))
-    sessions = Sessions(core, matcher, server_name=name, lease_ms=int(settings.lease_seconds * 1000))
+    hellos = Hellos(core, server_name=name, lease_ms=int(settings.lease_seconds * 1000))
+    sessions = Sessions(core, matcher, hellos)
     refill = Refill(core)
     watch = Watch(core)
     dispatcher = Dispatcher(core, refill, lanes, sessions, watch.changed)
@@ -91,6 +94,7 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     expiry = Expiry(core, leases, settlement, lease_seconds=settings.lease_seconds)
     cancels = Cancels(core, relay, sessions, watch.changed)
     outputs = Outputs(core, sessions)
+    live = Live(core, sessions)
     inventory = Inventory(core, sessions, dispatcher, settlement)
     intake = Intake(core, lanes, relay)
     messages = Messages(core, wake_lanes=dispatcher.wake_lanes, cancelled=cancels.wake, changed=watch.changed_elsewhere)
@@ -98,23 +102,22 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     sessions.on_change(dispatcher.wake)
     sessions.on_change(expiry.wake)
     healers = (refill, expiry, Audit(core, lanes, sessions), inventory, Janitor(core, lanes))
-    loops = (relay, watch, outputs, settlement, cancels, *healers, intake, dispatcher)
+    loops = (relay, watch, outputs, live, settlement, cancels, *healers, intake, dispatcher)
+    streams = WorkerStreams(
+        sessions=sessions,
+        dispatcher=dispatcher,
+        receivers=Receivers(settlement=settlement, outputs=outputs, inventory=inventory, live=live),
+    )
     return Parts(
         link=core.link,
         lanes=lanes,
         sessions=sessions,
         dispatcher=dispatcher,
         settlement=settlement,
-        services=(leases, core.link, messages, *loops),
-        jobs=JobsService(core=core, intake=intake, cancels=cancels, watch=watch, outputs=outputs),
+        services=(leases, streams.deadlines, core.link, messages, LiveMessages(core, live), hellos, *loops),
+        jobs=JobsService(core=core, intake=intake, cancels=cancels, watch=watch, live=live),
         workflows=WorkflowsService(core.database, catalog, Workflows(core, catalog, lanes, relay), cancels),
-        streams=WorkerStreams(
-            sessions=sessions,
-            dispatcher=dispatcher,
-            settlement=settlement,
-            outputs=outputs,
-            inventory=inventory,
-        ),
+        streams=streams,
     )
 
 

@@ -21,6 +21,7 @@ class Point(StrEnum):
     SENT = "send.after_write"
     RECEIVED = "worker.recv_before_ack"
     ACCEPTED = "worker.accepted_before_spawn"
+    # These two are the supervisor's, which is told by other means where to halt (`supervise`).
     EXITED = "worker.exited_before_spool_fsync"
     SPOOLED = "spool.after_fsync_before_send"
     SETTLED = "result.after_commit_before_ack"

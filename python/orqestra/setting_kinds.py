@@ -179,10 +179,31 @@ def _parse_names(text: str) -> tuple[str, ...]:
     raise ValueError(text)
 
 
+def _parse_accounts(text: str) -> tuple[str, ...]:
+    accounts = tuple(stripped for account in text.split(",") if (stripped := account.strip()))
+    if all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*(:[A-Za-z0-9_][A-Za-z0-9_-]*)?", one) for one in accounts):
+        return accounts
+    raise ValueError(text)
+
+
+def ceilings(*names: str) -> Kind:
+    """Return whole numbers from 1 by name: `NAME=NUMBER`, with commas between them."""
+
+    def parse(text: str) -> dict[str, int]:
+        pairs = (pair.partition("=") for part in text.split(",") if (pair := part.strip()))
+        found = {name.strip(): int(number) for name, _, number in pairs}
+        if all(name in names and number > 0 for name, number in found.items()):
+            return found
+        raise ValueError(text)
+
+    return Kind(allowed="NAME=NUMBER with commas between them, of " + ", ".join(names), parse=parse)
+
+
 def _parse_switch(text: str) -> bool:
     return bool(("0", "1").index(text))
 
 
+ACCOUNTS: Final = Kind(allowed="user or user:group, with commas between them", parse=_parse_accounts)
 ADDRESS: Final = Kind(allowed="HOST:PORT or :PORT, an IPv6 host in brackets", parse=parse_address)
 ADDRESSES: Final = Kind(allowed="HOST:PORT, or several with commas between them", parse=_parse_addresses)
 DATABASE: Final = Kind(

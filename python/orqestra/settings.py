@@ -5,18 +5,18 @@ Each is declared once, as a field of `Settings`. The table in `docs/configuratio
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Self
-
-from dotenv import dotenv_values
 
 from orqestra import setting_defaults
 from orqestra.log import FORMATS, LEVELS
 from orqestra.model.errors import BadSettings
 from orqestra.model.limits import SLOTS_MAX
+from orqestra.model.payload import LIMITS_MAX
 from orqestra.setting_kinds import (
+    ACCOUNTS,
     ADDRESS,
     ADDRESSES,
     DATABASE,
@@ -27,38 +27,18 @@ from orqestra.setting_kinds import (
     SWITCH,
     TEXT,
     Address,
-    Kind,
     SocketPath,
+    ceilings,
     choice,
     mask,
     mask_url,
     seconds,
     whole,
 )
+from orqestra.setting_variable import Variable, checked_value, read_dotenv, read_from, text
 
 DOTENV: Final = Path(".env")
 HOUR_SECONDS: Final = 3600
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variable:
-    """Where a setting is read from, and all that the documentation says of it."""
-
-    name: str
-    kind: Kind
-    default: str | Callable[[Mapping[str, str]], str]
-    """The text that counts when none is given, or how to find it from the environment."""
-    why: str
-    """What it does, and why this default."""
-    unit: str = ""
-    shown_default: str = ""
-    """Stands in the documentation where the default depends on the machine."""
-    show: Callable[[str], str] = repr
-    """How a refused value appears in the message; secrets do not."""
-
-
-def _read_from(**declaration: Any) -> dict[str, Variable]:
-    return {"variable": Variable(**declaration)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +47,7 @@ class Settings:
 
     db_url: str = field(
         repr=False,
-        metadata=_read_from(
+        metadata=read_from(
             name="DB_URL",
             kind=DATABASE,
             default="postgresql://orqestra@localhost:5432/orqestra",
@@ -76,7 +56,7 @@ class Settings:
         ),
     )
     db_connections: int = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_DB_POOL",
             kind=whole(3, 200),
             default="8",
@@ -86,7 +66,7 @@ class Settings:
         )
     )
     redis_address: Address | SocketPath = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="REDIS_ADDR",
             kind=REDIS,
             default="localhost:6379",
@@ -96,7 +76,7 @@ class Settings:
     )
     redis_password: str = field(
         repr=False,
-        metadata=_read_from(
+        metadata=read_from(
             name="REDIS_PASSWORD",
             kind=TEXT,
             default="",
@@ -106,7 +86,7 @@ class Settings:
         ),
     )
     redis_db: int = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="REDIS_DB",
             kind=whole(0, 9999),
             default="0",
@@ -114,7 +94,7 @@ class Settings:
         )
     )
     redis_namespace: str = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="REDIS_QUEUE_NAME",
             kind=NAMESPACE,
             default="jobs",
@@ -122,7 +102,7 @@ class Settings:
         )
     )
     window_hints: int = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_WINDOW",
             kind=whole(10, 1_000_000),
             default="100000",
@@ -133,7 +113,7 @@ class Settings:
         )
     )
     grpc_address: Address = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="GRPC_ADDR",
             kind=ADDRESS,
             default=setting_defaults.GRPC,
@@ -142,7 +122,7 @@ class Settings:
         )
     )
     servers: tuple[Address, ...] = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_SERVERS",
             kind=ADDRESSES,
             default=setting_defaults.servers,
@@ -152,7 +132,7 @@ class Settings:
         )
     )
     http_address: Address = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="HTTP_ADDR",
             kind=ADDRESS,
             default="127.0.0.1:8080",
@@ -160,7 +140,7 @@ class Settings:
         )
     )
     insecure: bool = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_INSECURE",
             kind=SWITCH,
             default="0",
@@ -169,7 +149,7 @@ class Settings:
         )
     )
     lease_seconds: float = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_LEASE_SECONDS",
             kind=seconds(3, 300),
             default="15",
@@ -179,7 +159,7 @@ class Settings:
         )
     )
     workflows_dir: Path = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="WORKFLOWS_DIR",
             kind=FOLDER,
             default=setting_defaults.workflows_dir,
@@ -189,7 +169,7 @@ class Settings:
         )
     )
     connect_seconds: float = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_CONNECT_SECONDS",
             kind=seconds(0, HOUR_SECONDS),
             default="30",
@@ -199,7 +179,7 @@ class Settings:
         )
     )
     worker_slots: int = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="WORKER_COUNT",
             kind=whole(1, SLOTS_MAX),
             default=setting_defaults.slots,
@@ -210,7 +190,7 @@ class Settings:
         )
     )
     state_dir: Path = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_STATE_DIR",
             kind=FOLDER,
             default=setting_defaults.state_dir,
@@ -219,7 +199,7 @@ class Settings:
         )
     )
     drain_seconds: float = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_DRAIN_SECONDS",
             kind=seconds(0, 24 * HOUR_SECONDS),
             default="30",
@@ -229,7 +209,7 @@ class Settings:
         )
     )
     orphan_seconds: float = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_ORPHAN_SECONDS",
             kind=seconds(1, 24 * HOUR_SECONDS),
             default="600",
@@ -239,7 +219,7 @@ class Settings:
         )
     )
     worker_environment: tuple[str, ...] = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_WORKER_ENV",
             kind=NAMES,
             default="",
@@ -248,8 +228,28 @@ class Settings:
             "TZ and TMPDIR. None, because that environment may hold secrets.",
         )
     )
+    run_as: tuple[str, ...] = field(
+        metadata=read_from(
+            name="ORQESTRA_RUN_AS",
+            kind=ACCOUNTS,
+            default="",
+            shown_default="nobody",
+            why="Whom jobs may ask this worker to be run as (`run_as`), word for word; it needs to be root for that. "
+            "Nobody, because whoever may submit could then be them.",
+        )
+    )
+    ceilings: dict[str, int] = field(
+        metadata=read_from(
+            name="ORQESTRA_CEILINGS",
+            kind=ceilings("timeout", "nice", *LIMITS_MAX),
+            default="",
+            shown_default="none",
+            why="The most that a job of this worker may have, and what one has that asks for nothing: `timeout` in "
+            "seconds and the limits of a job; of `nice` it is the least. None, because commands differ.",
+        )
+    )
     log_level: str = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_LOG_LEVEL",
             kind=choice(*LEVELS),
             default="info",
@@ -257,7 +257,7 @@ class Settings:
         )
     )
     log_format: str = field(
-        metadata=_read_from(
+        metadata=read_from(
             name="ORQESTRA_LOG_FORMAT",
             kind=choice(*FORMATS),
             default="auto",
@@ -276,9 +276,9 @@ class Settings:
         sources = (
             ("the command line", _flag_texts(flags)),
             ("the environment", environ),
-            (str(dotenv), _read_dotenv(dotenv)),
+            (str(dotenv), read_dotenv(dotenv)),
         )
-        values: dict[str, Any] = {name: _value(variable, sources, environ) for name, variable in variables()}
+        values: dict[str, Any] = {name: checked_value(variable, sources, environ) for name, variable in variables()}
         return cls(**values)
 
     def check_listen(self) -> None:
@@ -299,47 +299,8 @@ def variables() -> Iterator[tuple[str, Variable]]:
         yield each.name, each.metadata["variable"]
 
 
-def _value(variable: Variable, sources: Iterable[tuple[str, Mapping[str, str]]], environ: Mapping[str, str]) -> object:
-    """Return the checked value of the first source that gives one."""
-    for origin, texts in sources:
-        text = texts.get(variable.name, "")
-        if text:
-            return _parse(variable, text, origin)
-    default = variable.default if isinstance(variable.default, str) else variable.default(environ)
-    return _parse(variable, default, "the default")
-
-
-def _parse(variable: Variable, text: str, origin: str) -> object:
-    try:
-        return variable.kind.parse(text)
-    except (ValueError, RuntimeError):  # RuntimeError: `~` in a path, and no home directory
-        raise BadSettings(
-            f"{variable.name}={variable.show(text)} ({origin}) is not allowed; allowed: {variable.kind.allowed}"
-        ) from None
-
-
 def _flag_texts(flags: Mapping[str, object]) -> dict[str, str]:
     names = {field_name: variable.name for field_name, variable in variables()}
     if unknown := flags.keys() - names.keys():
         raise TypeError(f"no such settings: {', '.join(sorted(unknown))}")
-    return {names[field_name]: _text(value) for field_name, value in flags.items()}
-
-
-def _text(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(int(value))
-        case _:
-            return str(value)
-
-
-def _read_dotenv(path: Path | None) -> dict[str, str]:
-    if path is None:
-        return {}
-    try:
-        found = dotenv_values(path, interpolate=False)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadSettings(f"{path} can't be read: {error}") from None
-    return {name: text for name, text in found.items() if text}
+    return {names[field_name]: text(value) for field_name, value in flags.items()}

@@ -49,7 +49,7 @@ class Cell:
     subset: bool = False
     """It is one of those that every run of the tests has."""
     alone: bool = False
-    """It takes a cluster of exactly its shape, which is of no use to others afterwards."""
+    """It judges, or leaves behind, a whole cluster: it gets a new one, which is of no use to others afterwards."""
     judged_by_history: bool = True
     """False: the act judges by itself, where there is no one history of what was committed."""
 

@@ -125,6 +125,7 @@ class Cluster:
         for node in self.nodes:
             if node.running:
                 node.resume()
+            if node.running or isinstance(node, Worker):
                 await node.kill_tree()
         for worker in self.workers:
             await worker.link.close()
@@ -175,6 +176,8 @@ class Cluster:
         async with asyncio.timeout(seconds):
             for node in self.nodes:
                 await node.puppet()
+            for worker in self.workers:
+                await worker.supervisor()
             for server in self.servers:
                 await server.ready()
             while await self._open_sessions() != {worker.name for worker in self.workers}:
@@ -253,7 +256,7 @@ class Cluster:
         ports = link.ports if self.shape.witnessed else [server.grpc_port for server in self.servers]
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
         part = self._part(name, {"ORQESTRA_SERVERS": addresses}, "worker", *arguments)
-        return Worker(name, part, self.control, self._log(name), link=link)
+        return Worker(name, part, self.control, self._log(name), link=link, state=self.folder / name)
 
     def _part(self, name: str, environment: Mapping[str, str], *arguments: str) -> Part:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(SETTINGS)}

@@ -163,7 +163,7 @@ TRANSACTIONS: Final = (
     Transaction(name="retry", following="/* retry_job */", provoke=retry),
     Transaction(name="trigger", following="/* add_run */", provoke=trigger),
     Transaction(name="advance", following="/* list_steps */", provoke=advance),
-    Transaction(name="Hello", following="/* open_session */", provoke=hello),
+    Transaction(name="Hello", following="/* open_sessions */", provoke=hello),
     Transaction(name="sweep of orphans", following="/* lock_free_jobs */", provoke=sweep, quiet=True),
     Transaction(name="renewal of leases", statement="/* renew_sessions */", provoke=background),
 )

@@ -94,6 +94,12 @@ class Control:
             await self._news.wait_for(lambda: name in self._puppets and self._puppets[name].pid == pid)
             return self._puppets[name]
 
+    async def living(self, name: str) -> Puppet:
+        """Return the process `name`, whichever it is now."""
+        async with asyncio.timeout(ANSWER_SECONDS), self._news:
+            await self._news.wait_for(lambda: name in self._puppets and not self._puppets[name].gone.is_set())
+            return self._puppets[name]
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _, name, pid = (await reader.readline()).decode().split()
         puppet = Puppet(name, int(pid), writer)

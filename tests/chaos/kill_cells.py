@@ -5,7 +5,8 @@
 | S | the server is killed and started again a second later |
 | S2 | one of two servers is killed and stays away |
 | W | the worker's daemon is killed and started again |
-| WX | the worker, its commands and its state directory are gone: a lost host |
+| SV | the worker's supervisor is killed, and its commands with it |
+| WX | daemon, supervisor, commands and the state directory are gone: a lost host |
 | PG | Postgres is killed with all its backends and started again |
 | R | Redis is killed and started again, empty |
 """
@@ -20,9 +21,10 @@ from typing import Final, TypeAlias
 
 from orqestra.failpoint import Point
 from tests.chaos.cell import Act, Cell, Stage
-from tests.chaos.control import first_hit, halt
+from tests.chaos.control import Puppet, first_hit, halt
 from tests.chaos.gates import ClosedGate, Gate
 from tests.chaos.nodes import Node, Server, Shape, Worker
+from tests.chaos.settings import SUPERVISOR
 
 RESTART_SECONDS: Final = 1.0
 ONE: Final = Shape(servers=1, workers=2)
@@ -30,7 +32,7 @@ TWO: Final = Shape(servers=2, workers=2)
 BACKLOG: Final = 200
 # A point is passed up to so many times before it is the one.
 PASSES: Final = 5
-VICTIMS: Final = ("S", "S2", "W", "WX", "PG", "R")
+VICTIMS: Final = ("S", "S2", "W", "SV", "WX", "PG", "R")
 
 Starts: TypeAlias = tuple[int, int]
 ONCE: Final = (1, 1)
@@ -43,6 +45,7 @@ BOUNDS: Final[Mapping[str, float]] = {
     "S": 3.0,
     "S2": 3.0,
     "W": 2.0,
+    "SV": 2.0,
     "WX": ONE.lease_seconds + 2.0,
     "PG": 5.0,
     "R": 3.0,
@@ -122,7 +125,7 @@ POINTS: Final = (
         provoke=submit_one,
         victims=WITH_WORKERS,
         # The server halts, the worker does not: its command may have begun.
-        starts={"W": MAYBE_TWICE, "WX": MAYBE_TWICE},
+        starts={"SV": MAYBE_TWICE, "WX": MAYBE_TWICE},
     ),
     KillPoint(number="K8", at=Point.RECEIVED, provoke=submit_one, victims=WITH_WORKERS, subset="W"),
     KillPoint(number="K9", at=Point.ACCEPTED, provoke=submit_one, victims=WITH_WORKERS),
@@ -131,16 +134,15 @@ POINTS: Final = (
         at=None,
         provoke=run_on,
         victims=WITH_WORKERS,
-        # A command ends with its daemon, until something that survives the daemon keeps it.
-        starts={"W": MAYBE_TWICE, "WX": TWICE},
-        subset="S W WX PG",
+        starts={"SV": TWICE, "WX": TWICE},
+        subset="S W SV WX PG",
     ),
     KillPoint(
         number="K11",
         at=Point.EXITED,
         provoke=submit_one,
         victims=WITH_WORKERS,
-        starts={"W": MAYBE_TWICE, "WX": TWICE},
+        starts={"SV": TWICE, "WX": TWICE},
     ),
     KillPoint(
         number="K12", at=Point.SPOOLED, provoke=submit_one, victims=WITH_WORKERS, starts={"WX": TWICE}, subset="W"
@@ -172,7 +174,7 @@ def kill_cells() -> list[Cell]:
             bound_seconds=BOUNDS[victim],
             shape=TWO if victim == "S2" else ONE,
             # Alone, where the table tells exactly how often the job at the point may start.
-            quiet=victim in ("W", "WX") or point.provoke is lose_a_host,
+            quiet=victim in ("W", "SV", "WX") or point.provoke is lose_a_host,
             subset=victim in point.subset.split(),
         )
         for victim in VICTIMS
@@ -218,6 +220,10 @@ async def _end(stage: Stage, victim: str, node: Node, halted: "_Halted") -> None
             await halted.release()
             worker.start()
             stage.healed()
+        case "SV":
+            worker.kill_supervisor()
+            await halted.release()
+            stage.healed()
         case "WX":
             await worker.kill_tree()
             shutil.rmtree(cluster.folder / worker.name)
@@ -256,10 +262,9 @@ class _Halted:
                 assert self._gate is not None
                 return self._nodes[await self._gate.visitor()]
             case Point() as point:
-                puppets = [await node.puppet() for node in self._nodes.values() if node.running]
-                puppet = await first_hit(puppets, point)
+                puppet = await first_hit(await _puppets(self._stage), point)
                 self._release = puppet.go
-                return self._nodes[puppet.name]
+                return self._nodes[puppet.name.removesuffix(SUPERVISOR)]
 
     async def release(self) -> None:
         """Let it go on, if it still lives. A transaction of a killed server is either committed or not."""
@@ -279,7 +284,7 @@ async def _halted(stage: Stage, point: KillPoint) -> AsyncIterator[_Halted]:
             async with ClosedGate(stage.cluster.db_url, gate) as closed:
                 yield _Halted(stage, point, closed)
         case Point() as at:
-            puppets = [await node.puppet() for node in stage.cluster.nodes]
+            puppets = await _puppets(stage)
             # In company any job of the background may be the one, the first or a later one.
             in_company = point.provoke is submit_one and not stage.cell.quiet
             await halt(puppets, at, stage.chance.randrange(PASSES) if in_company else 0)
@@ -289,3 +294,10 @@ async def _halted(stage: Stage, point: KillPoint) -> AsyncIterator[_Halted]:
                 for puppet in puppets:
                     await puppet.disarm(at)
                     puppet.go()
+
+
+async def _puppets(stage: Stage) -> list[Puppet]:
+    """Return the strings of all processes that live, supervisors too."""
+    cluster = stage.cluster
+    nodes = [await node.puppet() for node in cluster.nodes if node.running]
+    return [*nodes, *[await worker.supervisor() for worker in cluster.workers if worker.running]]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from orqestra import failpoint
 from orqestra.cli import main as orqestra
+from orqestra.worker import supervision
 from tests.chaos.broken import break_build
 from tests.chaos.settings import BROKEN, CLOCK_OFFSET, CONTROL, NAME
 
@@ -70,6 +71,7 @@ def main() -> None:
         break_build(broken)
     if control := os.environ.get(CONTROL):
         failpoint.on_reach(Strings(control, os.environ[NAME]).reached)
+        supervision.COMMAND = (sys.executable, "-P", "-m", "tests.chaos.supervise")
     sys.argv[0] = "orqestra"
     orqestra()
 

@@ -14,6 +14,7 @@ from orqestra.embedded.address import Reservation
 from orqestra.embedded.part import Part
 from tests.chaos.control import Control, Puppet
 from tests.chaos.proxy import Bundle, Proxy
+from tests.chaos.settings import SUPERVISOR
 from tests.support.lossy_postgres import LossyPostgres
 from tests.support.processes import descendants
 
@@ -163,11 +164,54 @@ class Links:
 
 
 class Worker(Node):
-    """A worker with its links to the servers."""
+    """A worker with its links to the servers: the daemon, and the supervisor that outlives it."""
 
-    def __init__(self, name: str, part: Part, control: Control, log: Path, *, link: Bundle) -> None:
+    def __init__(self, name: str, part: Part, control: Control, log: Path, *, link: Bundle, state: Path) -> None:
         super().__init__(name, part, control, log)
         self.link = link
+        self._state = state
+
+    async def supervisor(self) -> Puppet:
+        """Return the strings of its supervisor."""
+        return await self._control.living(self.name + SUPERVISOR)
+
+    def kill_supervisor(self) -> None:
+        """SIGKILL the supervisor alone; its commands end by themselves."""
+        for process in self._supervisors():
+            process.kill()
+
+    async def kill_tree(self) -> None:
+        """SIGKILL daemon, supervisor and commands, whoever of them lives: its host is gone."""
+        for process in self._supervisors():
+            for each in (*descendants(process.pid), process):
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+        await super().kill_tree()
+
+    def pause(self, *, tree: bool = False) -> None:
+        """SIGSTOP the daemon, with `tree` all of them."""
+        super().pause(tree=tree)
+        if tree:
+            self._signal_supervised(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT all of them."""
+        super().resume()
+        self._signal_supervised(signal.SIGCONT)
+
+    def _signal_supervised(self, number: signal.Signals) -> None:
+        for process in self._supervisors():
+            _signal((process, *descendants(process.pid)), number)
+
+    def _supervisors(self) -> list[psutil.Process]:
+        """Return the supervisor that lives in the state directory, if one does: it works there."""
+        found = []
+        for lock in self._state.glob("worker-*/supervisor.lock"):
+            with suppress(psutil.NoSuchProcess, ValueError):
+                process = psutil.Process(int(lock.read_text()))
+                if Path(process.cwd()).is_relative_to(self._state):
+                    found.append(process)
+        return found
 
 
 def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

@@ -40,6 +40,7 @@ SLOTS: Final = 2
 BEAT_SECONDS: Final = 0.5
 HELLO_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.05
+SHOWN: Final = 5
 # Longer than a server may go without a renewal: what it then finds lapsed, it gives another lease to come back.
 AWAY_SECONDS: Final = 2.5
 
@@ -146,11 +147,14 @@ async def _judge(stage: Stage, known_at: float, kept: int, *, restart: bool) -> 
 
 
 async def _until_ended(stage: Stage, last: int) -> None:
-    """Return once every job up to `last` has ended."""
-    waits_until = time.monotonic() + HELLO_SECONDS
+    """Return once every job up to `last` has ended: slowly where the machine is slow, but one after the other."""
+    fewest, waits_until = last + 1, 0.0
     while stuck := await stage.fetch(STUCK, last, sorted(TERMINAL)):
+        if len(stuck) < fewest:
+            fewest, waits_until = len(stuck), time.monotonic() + HELLO_SECONDS
         if time.monotonic() > waits_until:
-            raise TimeoutError(f"not ended within {HELLO_SECONDS:g} s: {[dict(row) for row in stuck]}")
+            shown = [dict(row) for row in stuck[:SHOWN]]
+            raise TimeoutError(f"{len(stuck)} jobs, none of which ended in {HELLO_SECONDS:g} s, first {shown}")
         await asyncio.sleep(PAUSE_SECONDS)
 
 
@@ -218,6 +222,7 @@ async def _copy(source: Any, target: Any) -> None:
 
 
 STUCK: Final = """
-SELECT id, queue, state, fence, return_count, lost_count, session_id FROM jobs WHERE id <= $1 AND state <> ALL($2)"""
+SELECT id, queue, state, fence, return_count, lost_count, session_id FROM jobs WHERE id <= $1 AND state <> ALL($2)
+ORDER BY id"""
 MISPLACED: Final = """
 SELECT j.id FROM jobs j JOIN sessions s ON s.id = j.session_id WHERE (s.name = $1) <> (j.queue = ANY($2))"""

@@ -1,4 +1,4 @@
-"""Runs cells: one warm cluster for all that have the same shape, a new one after a cell that failed."""
+"""Runs cells: one warm cluster for all that have the same shape, a new one after a cell that failed or was alone."""
 
 import asyncio
 import random
@@ -77,6 +77,8 @@ class Warm:
 
     async def run(self, cell: Cell, *, seed: int) -> CellResult:
         """Run a cell on the cluster that there is, or on a new one."""
+        # What earlier cells have cancelled or had lapse is none of a cell's that looks at everything.
+        self._is_spent = self._is_spent or cell.alone
         cluster = await self._of_shape(cell.shape)
         result = await run_cell(cluster, cell, seed=seed)
         # What it left may be at fault for what the next one finds.

@@ -208,7 +208,7 @@ async def test_a_hello_whose_answer_is_lost_leaves_the_worker_free_to_try_again(
         stream = await worker.open()
         await frail.submit()
         [job] = await stream.assigned(1)
-        lossy.lose("COMMIT", after_commit=True, following="open_session")
+        lossy.lose("COMMIT", after_commit=True, following="open_sessions")
         lost = await worker.dial()
         await lost.send(hello=worker.hello(held=[held(job)]))
 

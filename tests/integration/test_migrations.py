@@ -16,6 +16,7 @@ from orqestra.model.errors import (
     StorageUnavailable,
 )
 from orqestra.store import migrations
+from tests.support.plans import add_jobs
 
 SCHEMA_DUMP = """
 SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable, column_default)
@@ -89,6 +90,21 @@ async def test_down_undoes_as_many_as_there_are(empty_database: str, source: Pat
     assert [each.version for each in undone] == [2, 1]
     assert await tables(empty_database) == set()
     assert await migrations.down(empty_database, source=source) == ()
+
+
+async def test_jobs_of_before_retry_rules_outlive_their_coming_and_going(empty_database: str) -> None:
+    await migrations.up(empty_database, to=1)
+    connection = await asyncpg.connect(empty_database)
+    await add_jobs(connection, 3, "pending")
+
+    await migrations.up(empty_database, to=2)
+    await connection.execute("UPDATE jobs SET retry_rules = 'on=3' WHERE id = 1")
+    rules = await connection.fetch("SELECT retry_rules FROM jobs ORDER BY id")
+    await migrations.down(empty_database)
+
+    assert [row["retry_rules"] for row in rules] == ["on=3", None, None]
+    assert await connection.fetchval("SELECT count(*) FROM jobs") == 3
+    await connection.close()
 
 
 async def test_the_shipped_schema_goes_down_and_up_again_to_the_same(empty_database: str) -> None:

@@ -100,10 +100,9 @@ def values_of(name: str) -> dict[str, Any]:
         "per_lane": BATCH,
         "lane_ids": [1, 2, 3] if name == "peek_lanes" else [1] * BATCH,
         "ids": list(range(1, BATCH + 1)),
-        "worker_id": "00000000-0000-0000-0000-000000000001",
-        "session_id": 1,
+        "worker_ids": ["00000000-0000-0000-0000-000000000001"] * BATCH,
     }
-    texts = ("queues", "types", "tags", "keys", "step_keys", "states", "outcomes", "reasons", "errors")
+    texts = ("queues", "types", "tags", "keys", "step_keys", "retry_rules", "states", "outcomes", "reasons", "errors")
     raw = ("payloads", "stdouts", "stderrs", "bytes")
     fillers: dict[str, Any] = {**dict.fromkeys(texts, "x"), **dict.fromkeys(raw, b"x"), "at": None, "truncated": False}
 

@@ -127,6 +127,33 @@ async def test_a_retry_waits_for_its_backoff(server: RunningServer) -> None:
         assert timedelta(0) <= delay <= timedelta(seconds=61)
 
 
+async def test_rules_and_counts_of_processes_come_back_as_they_are_kept(server: RunningServer) -> None:
+    rules = jobs_pb2.RetryRules(on=["signal:KILL", "10-20", "timeout"], never=["15"])
+    even = jobs_pb2.Backoff(base_ms=0, jitter=jobs_pb2.JITTER_EQUAL)
+    job_id = await server.submit(max_retries=5, backoff=even, retry=rules)
+    ends: list[dict[str, Any]] = [
+        {"ok": False, "reason": "killed_after_grace", "exit_signal": 9, "killed_processes": 2},
+        {"ok": False, "exit_code": 75},
+        {"ok": False, "exit_code": 15, "left_processes": 1},
+    ]
+    async with server.worker() as worker:
+        stream = await worker.open()
+        for end in ends:
+            assert await stream.finish(await stream.assigned(1), **end) == [Verdict.VERDICT_ACCEPTED]
+
+    job = await server.job(job_id)
+    assert (job.status, job.error, job.attempt) == (STATUS_FAILED, "exit code 15 is not retried", 3)
+    assert (list(job.retry.on), list(job.retry.never)) == (["10-20", "signal:9", "timeout"], ["15"])
+    assert (job.backoff.jitter, job.left_processes) == (jobs_pb2.JITTER_EQUAL, 1)
+    assert [(each.reason, each.killed_processes, each.left_processes) for each in job.attempts] == [
+        ("killed_after_grace", 2, 0),
+        ("exited", 0, 0),
+        ("exited", 0, 1),
+    ]
+    [listed] = (await server.jobs.ListJobs(jobs_pb2.ListJobsRequest(limit=1))).jobs
+    assert (listed.id, listed.left_processes, list(listed.retry.never)) == (job_id, 1, ["15"])
+
+
 async def test_a_job_handed_back_is_not_counted_and_comes_again_later_each_time(server: RunningServer) -> None:
     job_id = await server.submit()
     async with server.worker() as worker:

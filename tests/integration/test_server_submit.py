@@ -28,7 +28,7 @@ async def test_a_job_is_stored_as_it_was_asked_for(module_server: RunningServer)
         priority=9,
         labels={"zone": "a", "arch": "x86"},
         max_retries=3,
-        backoff=jobs_pb2.Backoff(base_ms=10, factor=1.5, cap_ms=100),
+        backoff=jobs_pb2.Backoff(base_ms=10, factor=1.5, cap_ms=100, jitter=jobs_pb2.JITTER_NONE),
         timeout_ms=1000,
         grace_ms=0,
         idempotency_key="k",
@@ -51,7 +51,7 @@ async def test_what_is_not_given_has_its_default(module_server: RunningServer) -
     job = await module_server.job(await module_server.submit())
 
     assert (job.queue, job.priority, job.max_retries, job.timeout_ms, job.grace_ms) == ("default", 4, 0, 0, 5000)
-    assert job.backoff == jobs_pb2.Backoff(base_ms=1000, factor=2, cap_ms=300_000)
+    assert job.backoff == jobs_pb2.Backoff(base_ms=1000, factor=2, cap_ms=300_000, jitter=jobs_pb2.JITTER_FULL)
     assert not (job.labels or job.tags or job.idempotency_key or job.HasField("started_at"))
 
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from orqestra.engine.expiry import STORM_SESSIONS
-from orqestra.engine.sessions import Greeting
+from orqestra.engine.hellos import Greeting
 from orqestra.model.lifecycle import State
 from orqestra.model.report import AttemptRef, Verdict
 from tests.support.engine import Engine, Peer, Worker, ref, succeeded

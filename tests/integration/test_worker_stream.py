@@ -7,7 +7,7 @@ from uuid import uuid4
 import grpc
 import pytest
 
-from orqestra.rpc import worker_stream
+from orqestra.rpc import incoming
 from orqestra.v1 import jobs_pb2
 from orqestra.v1.jobs_pb2 import STREAM_STDOUT
 from orqestra.v1.worker_pb2 import AssignAck, AttemptRef, Beat, Result, Results, StoreOutput, WorkerMessage
@@ -290,7 +290,7 @@ async def test_nonsense_ends_its_stream_and_nothing_else(
 
 
 async def test_a_stream_without_a_word_is_ended(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_stream, "HELLO_SECONDS", 0.2)
+    monkeypatch.setattr(incoming, "HELLO_SECONDS", 0.2)
     async with server.worker() as worker:
         stream = await worker.dial()
 

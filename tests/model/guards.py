@@ -117,7 +117,7 @@ def is_cancellable(job: Job, rules: Rules) -> bool:
 
 
 def is_outdated(number: int, newest: int, rules: Rules) -> bool:
-    """`newest_session`: the worker has a stream with this number or a higher one."""
+    """`newest_sessions`: the worker has a stream with this number or a higher one."""
     return newest >= number and not rules.is_(Flaw.OLD_HELLO_WINS)
 
 

@@ -18,16 +18,19 @@ class Row(NamedTuple):
     factor: float
     cap_ms: int
     attempt: int
+    jitter: str
     seed: int
 
 
 seed = st.integers(-LARGEST - 1, LARGEST)
+jitter = st.sampled_from(["full", "equal", "none"])
 row = st.builds(
     Row,
     base_ms=st.integers(0, DAY_MS),
     factor=st.integers(4, 400).map(lambda quarters: quarters / 4),
     cap_ms=st.integers(0, DAY_MS),
     attempt=st.integers(1, 60),
+    jitter=jitter,
     seed=seed,
 )
 
@@ -44,28 +47,33 @@ def test_ceilings_grow_by_the_factor_up_to_the_cap(rows: list[Row]) -> None:
 @given(st.lists(row, max_size=20))
 def test_delays_are_the_ceilings_jittered_by_their_seeds(rows: list[Row]) -> None:
     columns = _policy_columns(rows)
-    seeds = [row.seed for row in rows]
-    expected = [oracle.jittered(*each) for each in zip(backoff.ceilings(*columns), seeds, strict=True)]
-    assert backoff.delays(*columns, seeds) == expected
+    ceilings = backoff.ceilings(*columns)
+    expected = [oracle.jittered(ceiling, row.seed, row.jitter) for ceiling, row in zip(ceilings, rows, strict=True)]
+    assert backoff.delays(*columns, [row.jitter for row in rows], [row.seed for row in rows]) == expected
 
 
 @given(
-    base_ms=st.integers(0, LARGEST),
-    factor=st.floats(1.0, allow_nan=False),
-    cap_ms=st.integers(0, LARGEST),
-    attempt=st.integers(1, LARGEST),
-    seed=seed,
+    st.builds(
+        Row,
+        base_ms=st.integers(0, LARGEST),
+        factor=st.floats(1.0, allow_nan=False),
+        cap_ms=st.integers(0, LARGEST),
+        attempt=st.integers(1, LARGEST),
+        jitter=jitter,
+        seed=seed,
+    )
 )
-def test_no_input_overflows(base_ms: int, factor: float, cap_ms: int, attempt: int, seed: int) -> None:
-    (ceiling,) = backoff.ceilings([base_ms], [factor], [cap_ms], [attempt])
-    (delay,) = backoff.delays([base_ms], [factor], [cap_ms], [attempt], [seed])
-    assert 0 <= delay <= ceiling <= cap_ms
-    assert (ceiling == 0) == (base_ms == 0 or cap_ms == 0)
+def test_no_input_overflows(row: Row) -> None:
+    columns = _policy_columns([row])
+    (ceiling,) = backoff.ceilings(*columns)
+    (delay,) = backoff.delays(*columns, [row.jitter], [row.seed])
+    assert 0 <= delay <= ceiling <= row.cap_ms
+    assert (ceiling == 0) == (row.base_ms == 0 or row.cap_ms == 0)
 
 
 def test_delays_fill_the_whole_range_evenly() -> None:
     rows = 20_000
-    delays = backoff.delays([9] * rows, [1.0] * rows, [9] * rows, [1] * rows, range(rows))
+    delays = backoff.delays([9] * rows, [1.0] * rows, [9] * rows, [1] * rows, ["full"] * rows, range(rows))
     counts = [delays.count(delay) for delay in range(10)]
     assert sum(counts) == rows
     assert all(1800 < count < 2200 for count in counts), counts
@@ -87,6 +95,11 @@ def test_what_is_not_allowed_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=problem):
         backoff.ceilings(*columns)
+
+
+def test_a_jitter_that_is_not_known_is_named() -> None:
+    with pytest.raises(ValueError, match='row 1: jitter: "some" is not one of full, equal and none'):
+        backoff.delays([1] * 2, [2.0] * 2, [3] * 2, [1] * 2, ["none", "some"], [0] * 2)
 
 
 def _policy_columns(rows: list[Row]) -> tuple[list[int], list[float], list[int], list[int]]:

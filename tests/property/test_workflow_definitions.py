@@ -46,7 +46,7 @@ _SPACES = [
     "\\0",
     "\\ud800",
 ]
-_WORDS = [*STEP_KEYS, "steps", "max", "a", "5s", "-1", "~", "true", "1e400", ".inf", "0x10", "1:30", "="]
+_WORDS = [*STEP_KEYS, "steps", "max", "on", "a", "5s", "-1", "~", "true", "1e400", ".inf", "0x10", "1:30", "="]
 _YAML_PIECES = st.sampled_from([*_MARKS, *_SPACES, *_WORDS])
 
 
@@ -74,7 +74,10 @@ _VALUES = st.recursive(
     st.sampled_from(
         [None, True, 0, -1, 10**30, 1.5, float("nan"), float("inf"), "", "a", "5s", "a\0", "\x85", "=", "<<"]
     ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "max", "A B", "<<"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "max", "on", "backoff", "open_files", "A B", "<<"]), inner)
+    ),
     max_leaves=5,
 )
 

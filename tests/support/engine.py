@@ -15,6 +15,7 @@ from orqestra.engine.cancels import Cancels
 from orqestra.engine.claims import CLAIMABLE
 from orqestra.engine.core import Core
 from orqestra.engine.expiry import Expiry
+from orqestra.engine.hellos import Greeting, Hellos
 from orqestra.engine.intake import Intake
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.leases import Leases
@@ -23,7 +24,7 @@ from orqestra.engine.outputs import Outputs
 from orqestra.engine.pg_clock import PostgresClock
 from orqestra.engine.relay import Relay
 from orqestra.engine.repairs import Repairs
-from orqestra.engine.sessions import Greeting, Session, Sessions
+from orqestra.engine.sessions import Session, Sessions
 from orqestra.engine.settlement import Settlement
 from orqestra.model import limits
 from orqestra.model.decision import Ending
@@ -52,12 +53,13 @@ class Peer:
     beats: list[int] = field(default_factory=list)
     questions: list[int] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    follows: list[tuple[AttemptRef, tuple[int, int], bool]] = field(default_factory=list)
 
     def assign(self, jobs: Sequence[Row], previous: Any) -> None:
         raise AssertionError("tests of the store claim for themselves")
 
-    def follow(self, attempt: AttemptRef, *, stop: bool) -> None:
-        raise AssertionError("nobody follows here")
+    def follow(self, attempt: AttemptRef, offsets: tuple[int, int], *, stop: bool) -> None:
+        self.follows.append((attempt, offsets, stop))
 
     def answer(self, verdicts: Sequence[tuple[AttemptRef, Verdict]]) -> None:
         self.answers += verdicts
@@ -108,7 +110,8 @@ class Engine:
         )
         self.changed: list[int] = []
         self.relay = Relay(self.core, lambda _lanes: None)
-        self.sessions = Sessions(self.core, Matcher(), server_name="test", lease_ms=LEASE_MS)
+        self.hellos = Hellos(self.core, server_name="test", lease_ms=LEASE_MS)
+        self.sessions = Sessions(self.core, Matcher(), self.hellos)
         self.intake = Intake(self.core, self.lanes, self.relay)
         self.settlement = Settlement(self.core, self.lanes, self.relay, self.sessions, self.changed.extend)
         self.cancels = Cancels(self.core, self.relay, self.sessions, self.changed.extend)
@@ -239,7 +242,11 @@ async def engine_on(url: str) -> AsyncIterator[Engine]:
     redis = connect(settings_for(url, NOWHERE, "unused"))
     database = await Database.connect(url, connections=6)
     try:
-        yield Engine(database, Hints(redis, namespace="unused", boot_id="test", window=10))
+        engine = Engine(database, Hints(redis, namespace="unused", boot_id="test", window=10))
+        # The one loop that runs: a test that opens a stream waits for it.
+        await engine.hellos.start()
+        yield engine
+        await engine.hellos.stop()
     finally:
         await database.close(1.0)
         await redis.aclose()

@@ -49,8 +49,7 @@ def commands_of(folder: Path) -> list[str]:
     for process in psutil.process_iter():
         try:
             environment = process.environ()
-            own = Path(environment.get("ORQESTRA_TMPDIR", "/"))
-            if "ORQESTRA_JOB_ID" in environment and own.is_relative_to(folder):
+            if "ORQESTRA_JOB_ID" in environment and environment.get("ORQESTRA_TMPDIR", "").startswith(f"{folder}/"):
                 found.append(f"{process.pid}: {' '.join(process.cmdline())}")
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

@@ -40,6 +40,8 @@ class ScriptedJobs(jobs_pb2_grpc.JobsServicer):
     called: asyncio.Event = field(default_factory=asyncio.Event)
     output: list[list[jobs_pb2.OutputChunk]] = field(default_factory=list)
     """What each call of GetOutput sends before its fault, if one is left."""
+    asked: list[jobs_pb2.GetOutputRequest] = field(default_factory=list)
+    """The calls of GetOutput."""
     watched: list[list[jobs_pb2.Job]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class ScriptedJobs(jobs_pb2_grpc.JobsServicer):
     async def GetOutput(
         self, request: jobs_pb2.GetOutputRequest, context: Context
     ) -> AsyncIterator[jobs_pb2.OutputChunk]:
+        self.asked.append(request)
         for chunk in self.output.pop(0):
             yield chunk
         await self._fail(context)

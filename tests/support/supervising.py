@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from orqestra._dispatch import Command, Exit, Gone, Live, Supervisor
+from orqestra._dispatch import Command, Exit, Gone, Live, Strays, Stuck, Supervisor
 from orqestra.worker.supervision import Supervision
 
 PATIENCE_SECONDS: Final = 20.0
@@ -19,7 +19,7 @@ PATIENCE_SECONDS: Final = 20.0
 ORPHAN_SECONDS: Final = 600.0
 PATH: Final = [(b"PATH", b"/usr/bin:/bin")]
 
-Report = Exit | Live | Gone
+Report = Exit | Live | Gone | Stuck | Strays
 
 # Above those that tests give.
 _keys = itertools.count(1_000_000)

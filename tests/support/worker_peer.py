@@ -22,6 +22,7 @@ class Session:
         self.answers_beats = True
         self.slots: list[int] = []
         self.over = asyncio.Event()
+        self.peer: str = context.peer()
         self._context = context
         self._messages: list[pb.WorkerMessage] = []
         self._arrived = asyncio.Condition()
@@ -66,11 +67,11 @@ class Session:
         async with self._writing:
             await self._context.write(pb.ServerMessage(**message))
 
-    async def welcome(self, *, lease_ms: int = LEASE_MS, revoke: tuple[pb.AttemptRef, ...] = ()) -> pb.Hello:
+    async def welcome(self, **welcome: Any) -> pb.Hello:
         """Answer Hello, and return it."""
         hello = await self.receive("hello")
-        welcome = pb.Welcome(session_id=7, lease_ms=lease_ms, revoke=revoke, server="peer", protocol=1)
-        await self.send(welcome=welcome)
+        usual: dict[str, Any] = {"session_id": 7, "lease_ms": LEASE_MS, "server": "peer", "protocol": 1}
+        await self.send(welcome=pb.Welcome(**usual | welcome))
         assert isinstance(hello, pb.Hello)
         return hello
 
@@ -109,11 +110,63 @@ class Session:
                 self._arrived.notify_all()
 
 
+class LogLane:
+    """One stream of Logs, seen from the server."""
+
+    def __init__(self, context: Any) -> None:
+        self.peer: str = context.peer()
+        self.ending = asyncio.Event()
+        self.over = asyncio.Event()
+        self._context = context
+        self._messages: asyncio.Queue[pb.LogsUp | None] = asyncio.Queue()
+
+    async def serve(self) -> None:
+        reader = asyncio.create_task(self._read())
+        ending = asyncio.create_task(self.ending.wait())
+        try:
+            await asyncio.wait([reader, ending], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reader.cancel()
+            ending.cancel()
+            await asyncio.gather(reader, ending, return_exceptions=True)
+            self.over.set()
+
+    async def receive(self) -> pb.LogsUp | None:
+        """Return the next message, None for the end of the worker's side."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._messages.get()
+
+    async def output(self) -> tuple[int, bytes]:
+        """Return place and bytes of the next piece."""
+        message = await self.receive()
+        assert message is not None
+        assert message.HasField("output")
+        return message.output.offset, message.output.data
+
+    async def none(self, seconds: float) -> None:
+        """Return if nothing comes for so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self._messages.get()
+        except TimeoutError:
+            return
+        raise AssertionError(f"an unexpected {message}")
+
+    async def send(self, **message: Any) -> None:
+        await self._context.write(pb.LogsDown(**message))
+
+    async def _read(self) -> None:
+        while (message := await self._context.read()) is not grpc.aio.EOF:
+            self._messages.put_nowait(message)
+        self._messages.put_nowait(None)
+
+
 class Peer(WorkerServiceServicer):
     """The service; each stream becomes a session."""
 
     def __init__(self) -> None:
         self.address = ""
+        self.lanes: asyncio.Queue[LogLane] = asyncio.Queue()
         self._sessions: asyncio.Queue[Session] = asyncio.Queue()
         self._all: list[Session] = []
 
@@ -122,6 +175,16 @@ class Peer(WorkerServiceServicer):
         self._all.append(session)
         self._sessions.put_nowait(session)
         await session.serve()
+
+    async def Logs(self, _requests: Any, context: Any) -> None:
+        lane = LogLane(context)
+        self.lanes.put_nowait(lane)
+        await lane.serve()
+
+    async def lane(self) -> LogLane:
+        """Return the next lane that a worker opens."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.lanes.get()
 
     async def session(self) -> Session:
         """Return the next stream that a worker opens."""

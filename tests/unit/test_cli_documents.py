@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orqestra.cli import documents
+from orqestra.cli.status import processes_text
 from orqestra.client import decode
 from orqestra.client.values import Job
 from orqestra.v1 import jobs_pb2, workflows_pb2
@@ -53,6 +54,35 @@ def test_a_job_has_what_is_documented(capsys: pytest.CaptureFixture[str]) -> Non
     assert isinstance(attempts, list)
     assert list(attempts[0]) == documented("An attempt")
     assert [attempt["number"] for attempt in attempts] == [1, None]
+
+
+def test_rules_and_processes_are_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    rules = jobs_pb2.RetryRules(on=["75"], never=["signal:9"])
+    found = job(
+        retry=rules, backoff=jobs_pb2.Backoff(jitter=jobs_pb2.JITTER_NONE), killed_processes=2, left_processes=1
+    )
+    document = printed(documents.of_job(found), capsys)
+    assert document["retry"] == {"on": ["75"], "never": ["signal:9"]}
+    assert document["backoff"] == {"base_ms": 0, "factor": 0.0, "cap_ms": 0, "jitter": "none"}
+    assert (document["killed_processes"], document["left_processes"]) == (2, 1)
+
+
+def test_an_older_server_says_nothing_of_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    document = printed(documents.of_job(job()), capsys)
+    assert document["retry"] == {"on": [], "never": []}
+    assert (document["killed_processes"], document["left_processes"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({}, None),
+        ({"killed_processes": 2}, "2 killed after the command"),
+        ({"killed_processes": 2, "left_processes": 1}, "2 killed and 1 left after the command"),
+    ],
+)
+def test_people_are_told_of_processes_only_where_there_were_some(counts: dict[str, int], told: str | None) -> None:
+    assert processes_text(job(**counts)) == told
 
 
 def test_a_listed_job_has_the_same_keys() -> None:

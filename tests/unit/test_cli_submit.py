@@ -2,12 +2,13 @@
 
 import pytest
 
-from orqestra.cli.submit import words_to_run
+from orqestra.cli.given_job import Given, spec_of, words_to_run
+from orqestra.cli.submit import submit
 from orqestra.cli.wait import job_exit_code
-from orqestra.client import decode
+from orqestra.client import Jitter, JobSpec, RetryPolicy, decode
 from orqestra.client.encode import shell_payload
 from orqestra.model.errors import InvalidInput
-from orqestra.model.payload import parse_shell
+from orqestra.model.payload import ResourceLimits, ShellPayload, parse_shell
 from orqestra.v1 import jobs_pb2
 
 
@@ -33,6 +34,45 @@ def test_an_empty_word_is_refused() -> None:
         parse_shell(shell_payload(words_to_run([""])))
 
 
+def asked_for(*options: str) -> JobSpec:
+    """Return the job that a command line asks for."""
+    with submit.make_context("submit", [*options, "--", "make"]) as context:
+        given = {name: value for name, value in context.params.items() if name in Given.__dataclass_fields__}
+        return spec_of(Given(**given))
+
+
+def test_how_a_command_is_run_becomes_its_payload() -> None:
+    spec = asked_for(
+        *("--nice=5", "--run-as=nobody", "--allow-background"),
+        *("--limit=open_files=256", "--limit=memory_bytes=1GiB"),
+    )
+
+    assert parse_shell(spec.payload) == ShellPayload(
+        argv=("make",),
+        nice=5,
+        run_as="nobody",
+        allow_background=True,
+        limits=ResourceLimits(open_files=256, memory_bytes=1024**3),
+    )
+
+
+def test_what_is_not_said_is_not_in_the_payload() -> None:
+    assert asked_for().payload == b'{"argv":["make"]}'
+    assert asked_for().retries == RetryPolicy()
+
+
+def test_retry_rules_are_lists_with_commas_and_may_be_repeated() -> None:
+    spec = asked_for(
+        *("--retries=3", "--retry-on=75,10-20", "--retry-on=timeout", "--retry-never=signal:KILL"),
+        "--backoff-jitter=none",
+    )
+
+    assert spec.retries == RetryPolicy(
+        max_retries=3, on=("75", "10-20", "timeout"), never=("signal:KILL",), jitter=Jitter.NONE
+    )
+    assert spec.retries.rules() == "on=10-20,75,timeout never=signal:9 jitter=none"
+
+
 @pytest.mark.parametrize(
     ("job", "code"),
     [
@@ -41,6 +81,9 @@ def test_an_empty_word_is_refused() -> None:
         (jobs_pb2.Job(status=jobs_pb2.STATUS_FAILED, exit_code=3, reason="exited"), 3),
         (jobs_pb2.Job(status=jobs_pb2.STATUS_FAILED, exit_signal=9, reason="signalled"), 137),
         (jobs_pb2.Job(status=jobs_pb2.STATUS_FAILED, exit_signal=15, reason="timeout"), 124),
+        (jobs_pb2.Job(status=jobs_pb2.STATUS_FAILED, exit_signal=9, reason="killed_after_grace"), 124),
+        (jobs_pb2.Job(status=jobs_pb2.STATUS_CANCELLED, exit_signal=9, reason="killed_after_grace"), 125),
+        (jobs_pb2.Job(status=jobs_pb2.STATUS_FAILED, exit_signal=9, reason="oom"), 137),
         (jobs_pb2.Job(status=jobs_pb2.STATUS_FAILED, exit_code=127, reason="spawn_failed"), 127),
         (jobs_pb2.Job(status=jobs_pb2.STATUS_FAILED, error="its worker was lost 5 times"), 125),
         (jobs_pb2.Job(status=jobs_pb2.STATUS_CANCELLED, exit_signal=15, reason="cancelled"), 125),

@@ -36,6 +36,15 @@ async def test_output_goes_on_after_a_break() -> None:
     ]
 
 
+async def test_only_what_is_missing_is_asked_for_again() -> None:
+    first = [chunk(0, b"one"), chunk(0, b"er", stream=jobs_pb2.STREAM_STDERR)]
+    second = [chunk(0, b"next", fence=2)]
+    jobs = ScriptedJobs(output=[first, second, []], faults=deque([Fault(), Fault()]))
+    await read(jobs)
+    asked = [(each.fence, each.stdout_offset, each.stderr_offset) for each in jobs.asked]
+    assert asked == [(0, 0, 0), (1, 3, 2), (2, 4, 0)]
+
+
 async def test_attempts_are_counted_apart_and_gaps_stay() -> None:
     jobs = ScriptedJobs(output=[[chunk(0, b"a"), chunk(0, b"b", fence=2), chunk(9, b"c", fence=2)]])
     assert [part[0] for part in await read(jobs)] == [1, 2, 2]

@@ -8,6 +8,7 @@ import pytest
 from orqestra.model import limits
 from orqestra.model.decision import Backoff, Budget, Ending, Outcome, decide
 from orqestra.model.lifecycle import TERMINAL, State
+from orqestra.model.retry_rules import Failure, Jitter, RetryRules
 
 FRESH = Budget(attempt=0, max_retries=2, lost=0, returned=0, cancel_requested=False, backoff=(1000, 2.0, 60_000))
 
@@ -36,6 +37,45 @@ def test_the_failure_after_the_last_retry_is_the_end() -> None:
     decision = decide(replace(FRESH, attempt=2), Ending.FAILED)
 
     assert (decision.state, decision.attempt, decision.delay, decision.note) == (State.FAILED, 3, None, None)
+
+
+def test_a_failure_that_the_rules_refuse_is_the_end_and_says_why() -> None:
+    choosy = replace(FRESH, rules=RetryRules(on=("timeout",)))
+
+    refused = decide(choosy, Ending.FAILED, Failure(reason="exited", exit_code=3))
+    retried = decide(choosy, Ending.FAILED, Failure(reason="timeout"))
+
+    assert (refused.state, refused.outcome, refused.delay) == (State.FAILED, Outcome.FAILED, None)
+    assert (refused.attempt, refused.note) == (1, "exit code 3 is not retried")
+    assert (retried.state, retried.delay) == (State.RETRYING, backoff(1))
+
+
+def test_rules_say_nothing_where_no_retry_is_left_or_nothing_failed() -> None:
+    choosy = replace(FRESH, rules=RetryRules(on=("timeout",)))
+    failure = Failure(reason="exited", exit_code=3)
+
+    assert decide(replace(choosy, attempt=2), Ending.FAILED, failure).note is None
+    assert decide(choosy, Ending.SUCCEEDED, Failure(reason="exited", exit_code=0)).state is State.COMPLETED
+    for ending in (Ending.LOST, Ending.RETURNED):
+        assert decide(choosy, ending, Failure(reason="worker_lost")).state is State.PENDING
+
+
+def test_a_cancelled_job_is_cancelled_whatever_the_rules_say() -> None:
+    choosy = replace(FRESH, rules=RetryRules(never=("exit",)), cancel_requested=True)
+
+    decision = decide(choosy, Ending.FAILED, Failure(reason="exited", exit_code=3))
+
+    assert (decision.state, decision.note) == (State.CANCELLED, None)
+
+
+@pytest.mark.parametrize("ending", [Ending.FAILED, Ending.LOST])
+def test_a_delay_is_as_random_as_the_job_wants_it(ending: Ending) -> None:
+    steady = replace(FRESH, rules=RetryRules(jitter=Jitter.NONE), lost=1)
+
+    delay = decide(steady, ending).delay
+
+    assert isinstance(delay, Backoff)
+    assert delay.jitter is Jitter.NONE
 
 
 @pytest.mark.parametrize(("lost", "delay"), [(0, 0), (1, backoff(1)), (2, backoff(2)), (3, backoff(3))])

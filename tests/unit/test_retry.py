@@ -24,6 +24,8 @@ def test_a_policy_within_the_limits_is_let_through() -> None:
         (RetryPolicy(factor=float("inf")), "factor"),
         (RetryPolicy(base_ms=-1), "base_ms"),
         (RetryPolicy(cap_ms=24 * 3600 * 1000 + 1), "cap_ms"),
+        (RetryPolicy(on=("3", "nope")), "retry.on"),
+        (RetryPolicy(never=("20-10",)), "retry.never"),
     ],
 )
 def test_a_retry_policy_out_of_range_is_refused(policy: RetryPolicy, field: str) -> None:

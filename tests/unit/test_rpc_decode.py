@@ -7,6 +7,7 @@ import pytest
 from orqestra.model import limits
 from orqestra.model.errors import InvalidInput
 from orqestra.model.lifecycle import RunState, State
+from orqestra.model.retry_rules import Jitter
 from orqestra.rpc import decode
 from orqestra.v1 import jobs_pb2, workflows_pb2
 
@@ -34,6 +35,32 @@ def test_a_backoff_is_filled_up_with_defaults() -> None:
     retries = decode.job_spec(job).retries
 
     assert (retries.max_retries, retries.base_ms, retries.factor, retries.cap_ms) == (3, 1000, 2.0, 7)
+
+
+def test_retry_rules_and_jitter_are_read_with_or_without_a_backoff() -> None:
+    ruled = noop(max_retries=3)
+    ruled.retry.on.extend(["75", "signal:KILL"])
+    ruled.retry.never.append("oom")
+    even = noop()
+    even.backoff.jitter = jobs_pb2.JITTER_EQUAL
+
+    first, second = decode.job_spec(ruled).retries, decode.job_spec(even).retries
+
+    assert (first.max_retries, first.on, first.never) == (3, ("75", "signal:KILL"), ("oom",))
+    assert (first.base_ms, first.jitter, second.jitter) == (1000, Jitter.FULL, Jitter.EQUAL)
+    assert decode.job_spec(noop()).retries.rules() is None
+
+
+def test_a_rule_or_a_jitter_that_is_not_known_is_refused() -> None:
+    ruled, jittery = noop(), noop()
+    ruled.retry.never.append("segfault")
+    # field 4 of the backoff is 9: a jitter of a later version
+    jittery.backoff.MergeFromString(b"\x20\x09")
+
+    with pytest.raises(InvalidInput, match=r"^jobs\[0\]\.retry\.never: 'segfault' is not known; allowed are"):
+        decode.job_specs([ruled])
+    with pytest.raises(InvalidInput, match=r"^backoff\.jitter: 9 is not known; allowed are full, equal, none"):
+        decode.job_spec(jittery)
 
 
 def test_labels_become_a_sorted_list() -> None:

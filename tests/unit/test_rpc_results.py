@@ -35,6 +35,14 @@ def test_the_ending_follows_from_what_the_worker_says(result: dict[str, Any], en
     assert report(**result).ending is ending
 
 
+@pytest.mark.parametrize("reason", ["oom", "killed_after_grace", "resource_limit", "spawn_failed"])
+def test_the_reason_is_kept_as_the_worker_says_it(reason: str) -> None:
+    found = report(reason=reason, exit_signal=9, killed_processes=2, left_processes=1)
+
+    assert (found.ending, found.reason) == (Ending.FAILED, Reason(reason))
+    assert (found.killed_processes, found.left_processes) == (2, 1)
+
+
 def test_the_session_is_that_of_the_stream_and_absent_is_not_zero() -> None:
     found = report(ok=True)
 
@@ -65,6 +73,8 @@ def test_an_error_is_text_that_a_database_can_hold() -> None:
         ({"stderr": b"x" * (limits.OUTPUT_INLINE_BYTES + 1)}, "8192 bytes"),
         ({"stderr_bytes": -1}, "below 0"),
         ({"max_rss_kb": -1}, "below 0"),
+        ({"killed_processes": -1}, "below 0"),
+        ({"left_processes": -1}, "below 0"),
     ],
 )
 def test_a_result_that_no_worker_of_ours_sends_is_the_failure_of_its_job(result: dict[str, Any], told: str) -> None:

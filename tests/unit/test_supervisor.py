@@ -89,6 +89,34 @@ def test_limits_are_passed_on(supervisor: Supervisor) -> None:
         shell("true", limits={"memory": 1})
 
 
+def test_what_stays_in_the_background_is_told(supervisor: Supervisor) -> None:
+    script = "sleep 600 >/dev/null 2>&1 & echo $!"
+    stays = run(supervisor, shell(script, allow_background=True))
+    assert (stays.killed_processes, stays.left_processes) == (0, 1)
+    os.kill(int(stays.stdout), signal.SIGKILL)
+    goes = run(supervisor, shell(script))
+    assert (goes.killed_processes, goes.left_processes) == (1, 0)
+    ends(int(goes.stdout))
+
+
+def test_commands_start_within_bounds_and_in_order(supervisor: Supervisor) -> None:
+    for_ever = 2**63 - 1
+    supervisor.bound(1, for_ever)
+    supervisor.start([shell("echo $$; exec sleep 600", key=key) for key in (1, 2, 3)])
+    pids(supervisor, [1])
+    supervisor.withdraw([1, 2])
+    (withdrawn,) = exits(supervisor, 1)
+    assert (withdrawn.key, withdrawn.reason, withdrawn.started_at_us) == (2, "cancelled", 0)
+    # What waits when its time is over waits for another time.
+    supervisor.bound(1, 0)
+    supervisor.kill([1])
+    assert exits(supervisor, 1)[0].key == 1
+    supervisor.bound(1, for_ever)
+    pids(supervisor, [3])
+    supervisor.kill([3])
+    assert exits(supervisor, 1)[0].started_at_us > 0
+
+
 def test_a_child_of_the_supervisor_starts_afresh(supervisor: Supervisor) -> None:
     status = run(supervisor, command(argv=[b"cat", b"/proc/self/status"])).stdout
     for line in (b"Umask:\t0022", b"SigIgn:\t0000000000000000", b"SigBlk:\t0000000000000000"):

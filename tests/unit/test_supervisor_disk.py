@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orqestra._dispatch import Exit, Gone, Supervisor
+from orqestra._dispatch import Gone, Supervisor
 from tests.chaos.disk import fill, put_disk, take_away
 from tests.support.freezing import FrozenThread
 from tests.support.spooling import cut_end, rewrite, segments
-from tests.support.supervising import ends, exits, run, shell, supervision, taken, told
+from tests.support.supervising import Report, ends, exits, run, shell, supervision, taken, told
 
 COUNT = 100
 DISK_MB = 32
@@ -228,7 +228,7 @@ def test_an_end_that_the_disk_has_lost_is_told_as_gone(tmp_path: Path) -> None:
 
         again = second.open()
 
-        gone: list[Exit | Gone] = []
+        gone: list[Report] = []
         while len(gone) < 2:
-            gone += [report for report in taken(again) if not hasattr(report, "data")]
+            gone += taken(again)
         assert {report.key for report in gone if isinstance(report, Gone)} == {1, 2}

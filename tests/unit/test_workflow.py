@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orqestra.model.errors import InvalidDefinition
-from orqestra.model.payload import ShellPayload
+from orqestra.model.payload import ResourceLimits, ShellPayload
 from orqestra.model.retry import RetryPolicy
+from orqestra.model.retry_rules import Jitter
 from orqestra.model.workflow import Step, define, first_steps, from_snapshot, is_complete, next_steps
 
 DEFINITION = define("letters", [Step(key=key, shell=ShellPayload(command=key)) for key in ("x", "y", "z")])
@@ -21,13 +22,24 @@ SHELLS = st.builds(
     env=st.dictionaries(st.from_regex(r"[A-Z_]{1,5}", fullmatch=True), TEXTS, max_size=3),
     cwd=st.none() | TEXTS,
     stdin=st.none() | TEXTS,
+    nice=st.none() | st.integers(0, 19),
+    run_as=st.none() | NAMES,
+    allow_background=st.booleans(),
+    limits=st.none()
+    | st.builds(ResourceLimits, open_files=st.integers(1, 9), memory_bytes=st.none() | st.integers(1, 9)),
 ) | st.builds(ShellPayload, argv=st.lists(TEXTS, min_size=1, max_size=3).map(tuple))
 STEPS = st.builds(
     Step,
     key=NAMES,
     shell=SHELLS,
     retries=st.builds(
-        RetryPolicy, max_retries=st.integers(0, 1000), factor=st.floats(1, 100), base_ms=st.integers(0, 10**6)
+        RetryPolicy,
+        max_retries=st.integers(0, 1000),
+        factor=st.floats(1, 100),
+        base_ms=st.integers(0, 10**6),
+        on=st.lists(st.sampled_from(["3", "oom", "signal:9"])).map(tuple),
+        never=st.lists(st.sampled_from(["3", "oom", "signal:9"])).map(tuple),
+        jitter=st.sampled_from(Jitter),
     ),
     timeout_ms=st.integers(0, 10**9),
     priority=st.integers(0, 9),

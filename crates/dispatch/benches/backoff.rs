@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use orqestra_dispatch::backoff::Columns;
+use orqestra_dispatch::backoff::{Columns, Jitter};
 
 const BATCH: usize = 1000;
 
@@ -20,7 +20,7 @@ fn delays(criterion: &mut Criterion) {
             cap_ms: &[300_000; BATCH],
             attempts: &attempts,
         };
-        bencher.iter(|| black_box(columns).delays(&attempts));
+        bencher.iter(|| black_box(columns).delays(&[Jitter::Full; BATCH], &attempts));
     });
     group.finish();
 }

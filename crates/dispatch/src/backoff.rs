@@ -1,8 +1,9 @@
-//! How long a failed attempt waits for the next: exponential, capped, with full jitter.
+//! How long a failed attempt waits for the next: exponential, capped, with jitter.
 //!
 //! The ceiling after the failure of attempt `n` is `min(cap, base * factor^(n - 1))`; the delay is a
-//! uniform integer from zero to it, both included ("full jitter": Marc Brooker, "Exponential Backoff
-//! And Jitter", 2015). A delay is a function of its seed, so that a decision can be repeated.
+//! uniform integer from zero to it with full jitter, from half of it with equal jitter, both ends
+//! included (Marc Brooker, "Exponential Backoff And Jitter", 2015), and the ceiling itself without any.
+//! A delay is a function of its seed, so that a decision can be repeated.
 
 use crate::error::InvalidInput;
 
@@ -15,6 +16,43 @@ pub struct Policy {
     pub factor: f64,
     /// What it never exceeds, in milliseconds; not negative.
     pub cap_ms: i64,
+}
+
+/// How much of a delay is left to chance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Jitter {
+    /// All of it.
+    Full,
+    /// Its second half.
+    Equal,
+    /// Nothing.
+    None,
+}
+
+impl Jitter {
+    /// The jitter of a word: `full`, `equal` or `none`.
+    ///
+    /// # Errors
+    /// Any other word.
+    pub fn parse(word: &str) -> Result<Self, InvalidInput> {
+        match word {
+            "full" => Ok(Self::Full),
+            "equal" => Ok(Self::Equal),
+            "none" => Ok(Self::None),
+            other => Err(InvalidInput::new(format!(
+                "jitter: {other:?} is not one of full, equal and none"
+            ))),
+        }
+    }
+
+    /// The shortest delay below a ceiling.
+    const fn floor(self, ceiling_ms: i64) -> i64 {
+        match self {
+            Self::Full => 0,
+            Self::Equal => ceiling_ms / 2,
+            Self::None => ceiling_ms,
+        }
+    }
 }
 
 impl Policy {
@@ -39,10 +77,12 @@ impl Policy {
     ///
     /// # Errors
     /// As `ceiling`.
-    pub fn delay(&self, attempt: i64, seed: i64) -> Result<i64, InvalidInput> {
-        let choices = self.ceiling(attempt)? as u128 + 1;
+    pub fn delay(&self, attempt: i64, jitter: Jitter, seed: i64) -> Result<i64, InvalidInput> {
+        let ceiling = self.ceiling(attempt)?;
+        let floor = jitter.floor(ceiling);
+        let choices = (ceiling - floor) as u128 + 1;
         // The high half of the product is uniform to within one part in 2^64 / choices.
-        Ok(((u128::from(splitmix64(seed as u64)) * choices) >> 64) as i64)
+        Ok(floor + ((u128::from(splitmix64(seed as u64)) * choices) >> 64) as i64)
     }
 
     fn check(&self, attempt: i64) -> Result<(), InvalidInput> {
@@ -88,13 +128,14 @@ impl Columns<'_> {
         self.each(|_, policy, attempt| policy.ceiling(attempt))
     }
 
-    /// The delay of each, in milliseconds, from its seed.
+    /// The delay of each, in milliseconds, as its jitter leaves it to its seed.
     ///
     /// # Errors
     /// As `ceilings`.
-    pub fn delays(self, seeds: &[i64]) -> Result<Vec<i64>, InvalidInput> {
+    pub fn delays(self, jitters: &[Jitter], seeds: &[i64]) -> Result<Vec<i64>, InvalidInput> {
+        self.same_length("jitters", jitters.len())?;
         self.same_length("seeds", seeds.len())?;
-        self.each(|row, policy, attempt| policy.delay(attempt, seeds[row]))
+        self.each(|row, policy, attempt| policy.delay(attempt, jitters[row], seeds[row]))
     }
 
     fn each(
@@ -169,12 +210,39 @@ mod tests {
             cap_ms: i64::MAX,
         };
         assert_eq!(widest.ceiling(i64::MAX), Ok(i64::MAX));
-        assert!(widest.delay(i64::MAX, -1).unwrap() >= 0);
+        for jitter in [Jitter::Full, Jitter::Equal, Jitter::None] {
+            assert!(widest.delay(i64::MAX, jitter, -1).unwrap() >= jitter.floor(i64::MAX));
+        }
         let nothing = Policy {
             base_ms: 0,
             ..widest
         };
         assert_eq!(nothing.ceiling(i64::MAX), Ok(0));
+    }
+
+    #[test]
+    fn jitter_leaves_all_of_a_delay_its_half_or_nothing_to_chance() {
+        let odd = Policy {
+            base_ms: 9,
+            ..POLICY
+        };
+        let delays = |jitter| {
+            let drawn = (0..1000).map(|seed| odd.delay(1, jitter, seed).unwrap());
+            drawn.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(delays(Jitter::Full), (0..=9).collect());
+        assert_eq!(delays(Jitter::Equal), (4..=9).collect());
+        assert_eq!(delays(Jitter::None), [9].into());
+    }
+
+    #[test]
+    fn a_jitter_has_a_word_of_its_own() {
+        assert_eq!(Jitter::parse("equal"), Ok(Jitter::Equal));
+        let problem = Jitter::parse("some").unwrap_err().to_string();
+        assert_eq!(
+            problem,
+            "jitter: \"some\" is not one of full, equal and none"
+        );
     }
 
     #[test]

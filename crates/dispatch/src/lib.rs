@@ -11,10 +11,12 @@
 //! Then those that touch the operating system, for a worker: [`executor`] runs commands, [`spool`] keeps
 //! their results on disk, and [`supervisor`] is the process in which both live. `sys` is where they meet it.
 //!
-//! [`error`] is what the pure ones answer to input that breaks their contract. `python` holds the thin
-//! shells that make up `orqestra._dispatch`; it is built with the feature of that name.
+//! [`error`] is what the pure ones answer to input that breaks their contract. [`bench`] measures how
+//! fast commands could start at best. `python` holds the thin shells that make up
+//! `orqestra._dispatch`; it is built with the feature of that name.
 
 pub mod backoff;
+pub mod bench;
 pub mod error;
 pub mod executor;
 pub mod hint;

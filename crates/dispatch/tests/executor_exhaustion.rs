@@ -16,6 +16,7 @@ fn commands_without_descriptors_are_reported_and_the_rest_goes_on() {
         spawners: 2,
         bounds,
         drain: Duration::from_millis(100),
+        cgroup: None,
     };
     let executor = Executor::new(settings).expect("threads and descriptors");
     limit_descriptors(32);

@@ -36,6 +36,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     ),
     "server": Entry(module="orqestra.cli.server", attribute="server", help="Run a server.", is_client=False),
     "worker": Entry(module="orqestra.cli.worker", attribute="worker", help="Run a worker.", is_client=False),
+    "bench": Entry(module="orqestra.cli.bench", attribute="bench", help="Measure how fast the system is."),
     "migrate": Entry(
         module="orqestra.cli.migrate",
         attribute="migrate",

@@ -53,7 +53,9 @@ def of_job(job: Job, *, listed: bool = False) -> Document:
             "base_ms": job.backoff.base_ms,
             "factor": job.backoff.factor,
             "cap_ms": job.backoff.cap_ms,
+            "jitter": job.backoff.jitter,
         },
+        "retry": {"on": list(job.retry_on), "never": list(job.retry_never)},
         "exit_code": job.exit_code,
         "exit_signal": job.exit_signal,
         "reason": job.reason,
@@ -75,6 +77,8 @@ def of_job(job: Job, *, listed: bool = False) -> Document:
         "available_at": _of_time(job.available_at),
         "started_at": _of_time(job.started_at),
         "finished_at": _of_time(job.finished_at),
+        "killed_processes": job.killed_processes,
+        "left_processes": job.left_processes,
         "attempts": None if listed else [_of_attempt(attempt) for attempt in job.attempts],
     }
 
@@ -172,6 +176,8 @@ def _of_attempt(attempt: Attempt) -> Document:
         "user_ms": attempt.user_us / 1000,
         "system_ms": attempt.system_us / 1000,
         "max_rss_kb": attempt.max_rss_kb,
+        "killed_processes": attempt.killed_processes,
+        "left_processes": attempt.left_processes,
     }
 
 

@@ -7,7 +7,7 @@ from orqestra.cli.options import client_options, wants_json
 from orqestra.cli.parameters import ID
 from orqestra.cli.session import talk
 from orqestra.cli.terminal import Column, print_block, print_fields, print_table, show, show_time
-from orqestra.client import Client, Job
+from orqestra.client import Attempt, Client, Job
 from orqestra.model.duration import format_duration
 
 # Enough to see what happened; `logs` prints all of it.
@@ -66,9 +66,12 @@ def _fields(job: Job) -> list[tuple[str, str]]:
         ("exit", exit_text(job.exit_code, job.exit_signal)),
         ("reason", job.reason),
         ("error", job.error),
+        ("processes", processes_text(job)),
         ("worker", job.worker),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
         ("tags", ", ".join(job.tags)),
+        ("retry on", ", ".join(job.retry_on)),
+        ("retry never", ", ".join(job.retry_never)),
         ("timeout", format_duration(job.timeout_ms) if job.timeout_ms else None),
         ("run", f"{job.run_id}, step {job.step}" if job.run_id else None),
         ("lost", job.lost),
@@ -94,13 +97,20 @@ def _attempts(job: Job) -> list[list[str]]:
             show(attempt.number),
             attempt.outcome,
             exit_text(attempt.exit_code, attempt.exit_signal) or show(None),
-            show(attempt.error or attempt.reason),
+            ", ".join(filter(None, (show(attempt.error or attempt.reason), processes_text(attempt)))),
             show(attempt.worker),
             show_time(attempt.started_at),
             format_duration(attempt.wall_us // 1000),
         ]
         for attempt in job.attempts
     ]
+
+
+def processes_text(ended: Job | Attempt) -> str | None:
+    """Return what became of processes that outlived the command, None if there were none."""
+    counts = ((ended.killed_processes, "killed"), (ended.left_processes, "left"))
+    told = " and ".join(f"{count} {what}" for count, what in counts if count)
+    return f"{told} after the command" if told else None
 
 
 def exit_text(exit_code: int | None, exit_signal: int | None) -> str | None:

@@ -16,7 +16,8 @@ TIMEOUT: Final = 124
 NO_CODE: Final = 125
 SIGNAL_BASE: Final = 128
 FIRST_FENCE: Final = 1
-TIMED_OUT: Final = "timeout"
+# The second one on a job that nobody cancelled, which is looked at first.
+TIMED_OUT: Final = frozenset({"timeout", "killed_after_grace"})
 
 
 def wait_for_job(job_id: int) -> int:
@@ -64,7 +65,7 @@ def job_exit_code(job: Job) -> int:
         return NO_CODE
     if job.status is State.COMPLETED:
         return job.exit_code or 0
-    if job.reason == TIMED_OUT:
+    if job.reason in TIMED_OUT:
         return TIMEOUT
     if job.exit_signal is not None:
         return SIGNAL_BASE + job.exit_signal
@@ -75,6 +76,6 @@ def _what_happened(job: Job) -> str | None:
     """Return a line about an end that the exit code alone does not tell; None for a plain one."""
     if job.status is State.CANCELLED:
         return f"Job {job.id} was cancelled."
-    if job.reason == TIMED_OUT:
+    if job.reason in TIMED_OUT:
         return f"Job {job.id} ran longer than its timeout."
     return f"Job {job.id} failed: {job.error}" if job.error else None

@@ -75,6 +75,7 @@ def worker(
     from orqestra import log
     from orqestra.settings import Settings
     from orqestra.worker.daemon import Worker, WorkerOptions
+    from orqestra.worker.surroundings import Surroundings
 
     settings = Settings.load(
         worker_slots=slots,
@@ -94,6 +95,7 @@ def worker(
         drain_seconds=settings.drain_seconds,
         orphan_seconds=settings.orphan_seconds,
         passed_on=settings.worker_environment,
+        surroundings=Surroundings(run_as=settings.run_as, ceilings=settings.ceilings),
     )
     context.exit(_run(Worker(options).run))
 

@@ -20,6 +20,8 @@ COLUMNS = (
     Column(title="SERVER", shrinks=True),
     Column(title="ID", shrinks=True),
 )
+# Only where some worker is not well.
+HEALTH = Column(title="HEALTH", shrinks=True)
 
 
 @click.command()
@@ -34,7 +36,9 @@ def workers() -> None:
     if wants_json():
         print_document(of_workers(connected))
     else:
-        print_table(COLUMNS, [_row(worker) for worker in connected])
+        unwell = any(worker.health for worker in connected)
+        columns = (*COLUMNS, HEALTH) if unwell else COLUMNS
+        print_table(columns, [_row(worker)[: len(columns)] for worker in connected])
 
 
 def _row(worker: Worker) -> list[str]:
@@ -47,4 +51,5 @@ def _row(worker: Worker) -> list[str]:
         show_time(worker.connected_at),
         show(worker.server),
         worker.id,
+        show(worker.health),
     ]

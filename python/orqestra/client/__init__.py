@@ -30,7 +30,9 @@ from orqestra.client.values import (
     WorkflowList,
 )
 from orqestra.model.job import JobSpec, JobType, label_list
+from orqestra.model.payload import ResourceLimits
 from orqestra.model.retry import RetryPolicy
+from orqestra.model.retry_rules import Jitter
 
 __all__ = [
     "Attempt",
@@ -40,6 +42,7 @@ __all__ = [
     "Cancelled",
     "Chunk",
     "Client",
+    "Jitter",
     "Job",
     "JobFilter",
     "JobPage",
@@ -49,6 +52,7 @@ __all__ = [
     "OutputStream",
     "Patience",
     "Receipt",
+    "ResourceLimits",
     "RetryPolicy",
     "Run",
     "RunFilter",

@@ -24,12 +24,14 @@ from orqestra.client.values import (
     WorkflowList,
 )
 from orqestra.model.lifecycle import RunState, State
+from orqestra.model.retry_rules import Jitter
 from orqestra.v1 import jobs_pb2, workflows_pb2
 
 STATES: Final = {getattr(jobs_pb2, f"STATUS_{state.name}"): state for state in State}
 STATUSES: Final = {state: number for number, state in STATES.items()}
 RUN_STATES: Final = {getattr(workflows_pb2, f"RUN_STATUS_{state.name}"): state for state in RunState}
 RUN_STATUSES: Final = {state: number for number, state in RUN_STATES.items()}
+JITTERS: Final = {getattr(jobs_pb2, f"JITTER_{jitter.name}"): jitter for jitter in Jitter}
 STREAMS: Final = {
     jobs_pb2.STREAM_STDOUT: OutputStream.STDOUT,
     jobs_pb2.STREAM_STDERR: OutputStream.STDERR,
@@ -48,6 +50,8 @@ def job(message: jobs_pb2.Job) -> Job:
         attempt=message.attempt,
         max_retries=message.max_retries,
         backoff=_backoff(message.backoff),
+        retry_on=tuple(message.retry.on),
+        retry_never=tuple(message.retry.never),
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         exit_signal=message.exit_signal if message.HasField("exit_signal") else None,
         reason=message.reason or None,
@@ -70,6 +74,8 @@ def job(message: jobs_pb2.Job) -> Job:
         available_at=_time(message, "available_at"),
         started_at=_time(message, "started_at"),
         finished_at=_time(message, "finished_at"),
+        killed_processes=message.killed_processes,
+        left_processes=message.left_processes,
         attempts=tuple(_attempt(attempt) for attempt in message.attempts),
     )
 
@@ -101,6 +107,7 @@ def worker(message: jobs_pb2.Worker) -> Worker:
         labels=dict(message.labels),
         server=message.server,
         draining=message.draining,
+        health=message.health,
         connected_at=_time(message, "connected_at"),
         lease_expires_at=_time(message, "lease_expires_at"),
     )
@@ -140,7 +147,8 @@ def run_page(message: workflows_pb2.ListRunsResponse) -> RunPage:
 
 
 def _backoff(message: jobs_pb2.Backoff) -> Backoff:
-    return Backoff(base_ms=message.base_ms, factor=message.factor, cap_ms=message.cap_ms)
+    jitter = JITTERS.get(message.jitter, Jitter.FULL)
+    return Backoff(base_ms=message.base_ms, factor=message.factor, cap_ms=message.cap_ms, jitter=jitter)
 
 
 def _attempt(message: jobs_pb2.Attempt) -> Attempt:
@@ -160,6 +168,8 @@ def _attempt(message: jobs_pb2.Attempt) -> Attempt:
         user_us=message.user_us,
         system_us=message.system_us,
         max_rss_kb=message.max_rss_kb,
+        killed_processes=message.killed_processes,
+        left_processes=message.left_processes,
     )
 
 

@@ -36,10 +36,17 @@ async def output(stub: JobsStub, caller: Caller, request: jobs_pb2.GetOutputRequ
     seen: dict[tuple[int, OutputStream], int] = {}
     async for message in _messages(caller, lambda: stub.GetOutput(resumed)):
         chunk = decode.chunk(message)
-        resumed.fence = max(resumed.fence, chunk.fence)
+        if chunk.fence > resumed.fence:
+            resumed.fence = chunk.fence
+            resumed.stdout_offset = resumed.stderr_offset = 0
         fresh = _after(chunk, seen.get((chunk.fence, chunk.stream), 0))
         if fresh is not None:
-            seen[chunk.fence, chunk.stream] = fresh.offset + len(fresh.data)
+            end = seen[chunk.fence, chunk.stream] = fresh.offset + len(fresh.data)
+            # A server that does not know the offsets sends all again, and that is left out here.
+            if chunk.stream is OutputStream.STDOUT:
+                resumed.stdout_offset = end
+            else:
+                resumed.stderr_offset = end
             yield fresh
 
 

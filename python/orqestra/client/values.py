@@ -7,15 +7,17 @@ from enum import StrEnum
 
 from orqestra.model.errors import OrqestraError
 from orqestra.model.lifecycle import TERMINAL, RunState, State
+from orqestra.model.retry_rules import Jitter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """The delay before retry n is uniform between 0 and min(cap, base * factor^(n - 1))."""
+    """The delay before retry n is up to min(cap, base * factor^(n - 1)), as random as `jitter` says."""
 
     base_ms: int
     factor: float
     cap_ms: int
+    jitter: Jitter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,11 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One execution of a job that has ended. `number` is None where it did not count (lost, returned)."""
+    """One execution of a job that has ended. `number` is None where it did not count (lost, returned).
+
+    `killed_processes` are descendants that did not end with the command and were killed, `left_processes`
+    those that run on.
+    """
 
     number: int | None
     fence: int
@@ -48,6 +54,8 @@ class Attempt:
     user_us: int
     system_us: int
     max_rss_kb: int
+    killed_processes: int
+    left_processes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,8 @@ class Job:
     attempt: int
     max_retries: int
     backoff: Backoff
+    retry_on: tuple[str, ...]
+    retry_never: tuple[str, ...]
     exit_code: int | None
     exit_signal: int | None
     reason: str | None
@@ -84,6 +94,8 @@ class Job:
     available_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    killed_processes: int
+    left_processes: int
     attempts: tuple[Attempt, ...]
 
     @property
@@ -157,6 +169,7 @@ class Worker:
     labels: Mapping[str, str]
     server: str
     draining: bool
+    health: str
     connected_at: datetime | None
     lease_expires_at: datetime | None
 

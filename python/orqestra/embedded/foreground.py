@@ -6,8 +6,8 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Final, TypeVar
 
 import click
 
@@ -18,36 +18,45 @@ NAME_WIDTH: Final = 9
 COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green")
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+Result = TypeVar("Result")
+
 log = get_logger(__name__)
 
 
 async def run_in_foreground(stack: Stack, when_ready: Callable[[], None]) -> None:
     """Start the stack, call `when_ready`, keep it going; return once a signal has ended it.
 
-    The first SIGINT, SIGTERM or SIGHUP stops it in order, a second one kills it. Raises StartFailed if it
-    does not come up or loses its Postgres. In any case nothing is left running.
+    Raises StartFailed if it does not come up or loses its Postgres.
     """
-    work = asyncio.create_task(_serve(stack, when_ready))
+    await run_until_signal(stack, _serve(stack, when_ready))
+
+
+async def run_until_signal(stack: Stack, work: Coroutine[None, None, Result]) -> Result | None:
+    """Do work that starts the stack and uses it, then stop the stack; None if a signal ended the work.
+
+    The first SIGINT, SIGTERM or SIGHUP stops it in order, a second one kills it. Raises what the work
+    raises. In any case nothing is left running.
+    """
+    task = asyncio.create_task(work)
 
     def on_signal(number: signal.Signals) -> None:
-        if work.done() or work.cancelling():
+        if task.done() or task.cancelling():
             log.warning("a second signal: ending everything now", signal=number.name)
             stack.kill()
         else:
             log.info("stopping; once more to end it at once", signal=number.name)
-            work.cancel()
+            task.cancel()
 
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
     try:
-        await asyncio.wait({work})
+        await asyncio.wait({task})
         await stack.stop()
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
-    if not work.cancelled():
-        work.result()
+    return None if task.cancelled() else task.result()
 
 
 async def _serve(stack: Stack, when_ready: Callable[[], None]) -> None:

@@ -67,9 +67,13 @@ class Dispatcher(Service):
         self.wake()
 
     async def run_once(self) -> float | None:
-        """Take for the free slots, claim, send; return when the next job is due."""
+        """Take for the free slots, claim, send; return when the next job is due, or the next look at every lane."""
         await self._look_for_lanes()
-        demands = self._matcher.demand(self._now_ms())
+        delay_seconds = await self._dispatch(self._matcher.demand(self._now_ms()))
+        # Counted from the look before, not from now: whatever woke this step would put it off, again and again.
+        return min(delay_seconds, max(0.0, self._suspected_at + IDLE_SECONDS - self.clock.monotonic()))
+
+    async def _dispatch(self, demands: Sequence[Demand]) -> float:
         if not self._link.up:
             return await self._dispatch_without_redis(demands)
         try:

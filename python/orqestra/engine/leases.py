@@ -56,6 +56,7 @@ class Leases(Service):
             "renew_sessions",
             ids=[session.id for session, _ in heard],
             slots=[session.slots for session, _ in heard],
+            healths=[session.health for session, _ in heard],
             lease_ms=self._sessions.lease_ms,
             open_ids=self._sessions.ids,
             server_id=self._server_id,

@@ -1,11 +1,7 @@
-"""Outputs: stores what is too long for a result, and passes live output on to those who follow."""
+"""Outputs: stores what is too long for a result."""
 
-import asyncio
 import itertools
-from collections import defaultdict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import deque
 from typing import Final
 
 import asyncpg
@@ -15,24 +11,13 @@ from orqestra.engine.sessions import Sessions
 from orqestra.log import get_logger
 from orqestra.model.errors import Unavailable
 from orqestra.model.lifecycle import State
-from orqestra.model.report import AttemptRef, OutputPiece
+from orqestra.model.report import OutputPiece
 from orqestra.service import Service, retry_delay_seconds
 
 PIECES: Final = 64
 AWAY_WAIT_SECONDS: Final = 0.25
-FOLLOWER_CHUNKS: Final = 256
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LiveChunk:
-    """A droppable copy of output, with its place in what the command wrote."""
-
-    fence: int
-    stream: int
-    offset: int
-    data: bytes
 
 
 class Outputs(Service):
@@ -43,32 +28,11 @@ class Outputs(Service):
         self._database = core.database
         self._sessions = sessions
         self._waiting: deque[OutputPiece] = deque()
-        self._followers: dict[int, set[asyncio.Queue[LiveChunk]]] = defaultdict(set)
 
     def store(self, piece: OutputPiece) -> None:
         """Take a piece of a stream."""
         self._waiting.append(piece)
         self.wake()
-
-    def live(self, job_id: int, chunk: LiveChunk) -> None:
-        """Pass a live chunk on; a follower that does not keep up misses it, offsets tell the gap."""
-        for queue in self._followers.get(job_id, ()):
-            if not queue.full():
-                queue.put_nowait(chunk)
-
-    @contextmanager
-    def following(self, job_id: int, session_id: int, attempt: AttemptRef) -> Iterator[asyncio.Queue[LiveChunk]]:
-        """Lend a queue of live chunks of an attempt that runs on a session of this server."""
-        queue: asyncio.Queue[LiveChunk] = asyncio.Queue(FOLLOWER_CHUNKS)
-        self._followers[job_id].add(queue)
-        self._ask(session_id, attempt, stop=False)
-        try:
-            yield queue
-        finally:
-            self._followers[job_id].discard(queue)
-            if not self._followers[job_id]:
-                del self._followers[job_id]
-                self._ask(session_id, attempt, stop=True)
 
     async def run_once(self) -> float | None:
         """Store one batch of pieces."""
@@ -80,11 +44,6 @@ class Outputs(Service):
                 self._waiting.extendleft(reversed(batch))
                 raise
         return 0 if self._waiting else None
-
-    def _ask(self, session_id: int, attempt: AttemptRef, *, stop: bool) -> None:
-        session = self._sessions.get(session_id)
-        if session is not None:
-            session.peer.follow(attempt, stop=stop)
 
     async def _store(self, batch: list[OutputPiece]) -> None:
         for failures in itertools.count(1):

@@ -1,20 +1,20 @@
-"""Sessions: the streams of this server, and the one transaction that opens one.
+"""Sessions: the streams of this server.
 
-A session is one stream of one worker. Opening it closes the worker's older ones and takes over what the
-worker says it holds; what Postgres believes is there but is not held goes back at once.
+A session is one stream of one worker. Opening it (`hellos`) closes the worker's older ones and takes over what
+the worker says it holds; what Postgres believes is there but is not held goes back at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-from uuid import UUID
 
 from orqestra._dispatch import Matcher
 from orqestra.engine.core import Core
+from orqestra.engine.hellos import Greeting, Hellos
 from orqestra.engine.repairs import Repair
 from orqestra.log import get_logger
 from orqestra.model.report import AttemptRef, Verdict
-from orqestra.store.database import Row, retry_conflicts
+from orqestra.store.database import Row
 
 log = get_logger(__name__)
 
@@ -42,8 +42,8 @@ class Peer(Protocol):
         """Ask the worker what it holds."""
         ...
 
-    def follow(self, attempt: AttemptRef, *, stop: bool) -> None:
-        """Ask for live output of an attempt, or for no more of it."""
+    def follow(self, attempt: AttemptRef, offsets: tuple[int, int], *, stop: bool) -> None:
+        """Ask for live output of an attempt from these offsets on, or for no more of it."""
         ...
 
     def renewed(self, seq: int, now_ms: int) -> None:
@@ -55,23 +55,6 @@ class Peer(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Greeting:
-    """What a worker says of itself when it opens a stream."""
-
-    worker_id: UUID
-    incarnation: UUID
-    number: int
-    name: str
-    slots: int
-    queues: tuple[str, ...]
-    labels: tuple[str, ...]
-    held: tuple[AttemptRef, ...]
-    """Accepted and not finished."""
-    finished: tuple[AttemptRef, ...]
-    """Finished; the results follow."""
-
-
 class Session:
     """One open stream of this server."""
 
@@ -80,6 +63,7 @@ class Session:
         self.worker_id = greeting.worker_id
         self.name = greeting.name
         self.slots = greeting.slots
+        self.health = ""
         self.peer = peer
         self.number = greeting.number
         self.profile = (frozenset(greeting.queues), frozenset(greeting.labels))
@@ -122,12 +106,12 @@ class Opened:
 class Sessions:
     """The open streams of this server."""
 
-    def __init__(self, core: Core, matcher: Matcher, *, server_name: str, lease_ms: int) -> None:
-        self.lease_ms = lease_ms
-        self.server_name = server_name
+    def __init__(self, core: Core, matcher: Matcher, hellos: Hellos) -> None:
+        self.lease_ms = hellos.lease_ms
+        self.server_name = hellos.server_name
+        self._hellos = hellos
         self._database = core.database
         self._repairs = core.repairs
-        self._server_id = core.server_id
         self.matcher = matcher
         self._open: dict[int, Session] = {}
         self._on_change: list[Callable[[], None]] = []
@@ -159,10 +143,10 @@ class Sessions:
 
     async def open(self, greeting: Greeting, peer: Peer) -> Opened | None:
         """Open a session. None: the worker has a newer stream already."""
-        opened = await retry_conflicts(lambda: self._store(greeting))
-        if opened is None:
+        stored = await self._hellos.store(greeting)
+        if stored is None:
             return None
-        session_id, kept = opened
+        session_id, kept = stored.session_id, stored.kept
         others = [each for each in self._open.values() if each.worker_id == greeting.worker_id]
         if any(each.number > greeting.number for each in others):
             return None
@@ -213,35 +197,3 @@ class Sessions:
     def _changed(self) -> None:
         for call in self._on_change:
             call()
-
-    async def _store(self, greeting: Greeting) -> tuple[int, set[tuple[int, int]]] | None:
-        async with self._database.transaction() as statements:
-            await statements.fetch("lock_worker", worker_id=greeting.worker_id)
-            newest = await statements.fetch_one("newest_session", worker_id=greeting.worker_id)
-            if newest is not None and newest["number"] is not None and newest["number"] >= greeting.number:
-                return None
-            await statements.fetch("replace_sessions", worker_id=greeting.worker_id, incarnation=greeting.incarnation)
-            row = await statements.fetch_one(
-                "open_session",
-                worker_id=greeting.worker_id,
-                incarnation=greeting.incarnation,
-                number=greeting.number,
-                name=greeting.name,
-                server_id=self._server_id,
-                server_name=self.server_name,
-                slots=greeting.slots,
-                queues=list(greeting.queues),
-                labels=list(greeting.labels),
-                lease_ms=self.lease_ms,
-            )
-            assert row is not None
-            everything = (*greeting.held, *greeting.finished)
-            moved = await statements.fetch(
-                "resume_jobs",
-                worker_id=greeting.worker_id,
-                session_id=row["id"],
-                ids=[ref.job_id for ref in everything],
-                fences=[ref.fence for ref in everything],
-                tokens=[ref.token for ref in everything],
-            )
-            return row["id"], {(each["id"], each["fence"]) for each in moved}

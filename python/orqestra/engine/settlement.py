@@ -96,7 +96,7 @@ class Settlement(Service):
 
     async def _settle(self, batch: list[Report]) -> None:
         # The first report of an attempt counts; a second one in the same batch is judged the slow way.
-        plain = {report.attempt: report for report in reversed(batch) if report.ending is Ending.SUCCEEDED}
+        plain = {report.attempt: report for report in reversed(batch) if _is_plain(report)}
         done = await self._complete(list(plain.values())) if plain else set()
         rest = [report for report in batch if report.attempt not in done or report is not plain[report.attempt]]
         for at in range(0, len(rest), SLOW_BATCH):
@@ -170,6 +170,11 @@ class Settlement(Service):
             session = self._sessions.get(session_id)
             if session is not None:
                 session.peer.answer(answers)
+
+
+def _is_plain(report: Report) -> bool:
+    """Return whether the statement for whole batches can write it, which knows no counts of processes."""
+    return report.ending is Ending.SUCCEEDED and not (report.killed_processes or report.left_processes)
 
 
 def _rejected(report: Report, error: Exception) -> Report:

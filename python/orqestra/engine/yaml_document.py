@@ -211,11 +211,16 @@ def _entries(node: yaml.Node, what: str) -> Iterator[tuple[str, yaml.Node, yaml.
     for key_node, value in node.value:
         if key_node.tag == f"{_TAG}merge":
             raise refusal(key_node, "merge keys (<<) are not supported; write the keys out")
-        key = text(key_node, f"a key of {what}")
+        key = _key(key_node, f"a key of {what}")
         if key in lines:
             raise refusal(key_node, f"the key {shown(key)} is there twice, first in line {lines[key]}")
         lines[key] = key_node.start_mark.line + 1
         yield key, key_node, value
+
+
+def _key(node: yaml.Node, what: str) -> str:
+    # YAML 1.1 takes `on` for true; as a key it is meant as it is written.
+    return written(node, what) if kind(node) == "true or false" else text(node, what)
 
 
 def _suggestion(key: str, known: Collection[str]) -> str:

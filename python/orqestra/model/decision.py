@@ -10,6 +10,7 @@ from typing import assert_never
 
 from orqestra.model import limits
 from orqestra.model.lifecycle import TERMINAL, Event, State, step
+from orqestra.model.retry_rules import EVERY_FAILURE, Failure, Jitter, RetryRules, refusal
 
 
 class Ending(StrEnum):
@@ -39,6 +40,7 @@ class Backoff:
     base_ms: int
     factor: float
     cap_ms: int
+    jitter: Jitter = Jitter.FULL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +54,7 @@ class Budget:
     cancel_requested: bool
     backoff: tuple[int, float, int]
     """Base in ms, factor, cap in ms."""
+    rules: RetryRules = EVERY_FAILURE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +71,9 @@ class Decision:
     """Why it failed, where the attempt itself does not say."""
 
 
-def decide(budget: Budget, ending: Ending) -> Decision:
-    """Return what becomes of a running job whose attempt ended like this."""
-    event, delay, note = _event(budget, ending)
+def decide(budget: Budget, ending: Ending, failure: Failure | None = None) -> Decision:
+    """Return what becomes of a running job whose attempt ended like this; its rules look at the failure."""
+    event, delay, note = _event(budget, ending, failure)
     if budget.cancel_requested:
         event, delay, note = Event.CANCELLED, None, None
     state = step(State.RUNNING, event)
@@ -87,11 +90,13 @@ def decide(budget: Budget, ending: Ending) -> Decision:
     )
 
 
-def _event(budget: Budget, ending: Ending) -> tuple[Event, int | Backoff | None, str | None]:
+def _event(budget: Budget, ending: Ending, failure: Failure | None) -> tuple[Event, int | Backoff | None, str | None]:
     match ending:
         case Ending.SUCCEEDED:
             return Event.SUCCEEDED, None, None
         case Ending.FAILED if budget.attempt < budget.max_retries:
+            if failure is not None and (note := refusal(budget.rules, failure)):
+                return Event.EXHAUSTED, None, note
             return Event.FAILED, _backoff(budget, budget.attempt + 1), None
         case Ending.FAILED:
             return Event.EXHAUSTED, None, None
@@ -120,7 +125,7 @@ def _returned(budget: Budget) -> tuple[Event, int | Backoff | None, str | None]:
 
 def _backoff(budget: Budget, attempt: int) -> Backoff:
     base_ms, factor, cap_ms = budget.backoff
-    return Backoff(attempt=attempt, base_ms=base_ms, factor=factor, cap_ms=cap_ms)
+    return Backoff(attempt=attempt, base_ms=base_ms, factor=factor, cap_ms=cap_ms, jitter=budget.rules.jitter)
 
 
 def _outcome(ending: Ending) -> Outcome:

@@ -20,7 +20,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to a job. `exhausted` is the failure after which no retry is left."""
+    """What can happen to a job. `exhausted` is the failure after which there is no retry."""
 
     CLAIMED = "claimed"
     SUCCEEDED = "succeeded"

@@ -16,12 +16,19 @@ class AttemptRef:
 
 
 class Reason(StrEnum):
-    """Why an attempt ended. The first six are a worker's words, the others a server's."""
+    """Why an attempt ended. The first nine are a worker's words, the others a server's.
+
+    `killed_after_grace` is a timeout or a cancel whose TERM was ignored for the whole grace. `oom` and
+    `resource_limit` are ends by a limit that was reached: memory, or another one of the job's own.
+    """
 
     EXITED = "exited"
     SIGNALLED = "signalled"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
+    OOM = "oom"
+    KILLED_AFTER_GRACE = "killed_after_grace"
+    RESOURCE_LIMIT = "resource_limit"
     SPAWN_FAILED = "spawn_failed"
     RETURNED = "returned"
     NOT_DELIVERED = "not_delivered"
@@ -43,6 +50,8 @@ class Report:
     """The end of one attempt. `session_id` is the stream it came on, never what a message claims.
 
     `stdout` and `stderr` are None where they were stored ahead. Times are microseconds, memory is kB.
+    `killed_processes` are descendants that did not end with the main process and were killed then,
+    `left_processes` those that were left to run on or could not be ended.
     """
 
     attempt: AttemptRef
@@ -61,6 +70,8 @@ class Report:
     user_us: int = 0
     system_us: int = 0
     max_rss_kb: int = 0
+    killed_processes: int = 0
+    left_processes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,6 +18,7 @@ from orqestra.model.errors import InvalidDefinition
 from orqestra.model.job import GRACE_DEFAULT_MS, QUEUE_DEFAULT, JobSpec, JobType, label_list
 from orqestra.model.payload import ShellPayload
 from orqestra.model.retry import RetryPolicy
+from orqestra.model.retry_rules import Jitter
 
 # Raised when an older server must not run a newer snapshot. A key that it may ignore does not raise it.
 SNAPSHOT_VERSION: Final = 1
@@ -124,12 +125,14 @@ def _content(name: str, steps: tuple[Step, ...]) -> dict[str, Any]:
 
 def _step_content(step: Step) -> dict[str, Any]:
     content: dict[str, Any] = msgspec.to_builtins(step)
-    return {**content, "shell": _shell_content(step.shell)}
+    # Rules that are not set are left out: a file that does not change keeps the digest it had before there were any.
+    retries = {name: value for name, value in content["retries"].items() if value not in ((), Jitter.FULL)}
+    return {**content, "retries": retries, "shell": _shell_content(step.shell)}
 
 
 def _shell_content(shell: ShellPayload) -> dict[str, Any]:
     content: dict[str, Any] = msgspec.to_builtins(shell)
-    return {name: value for name, value in content.items() if value not in (None, {})}
+    return {name: value for name, value in content.items() if value not in ({}, None) and value is not False}
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from orqestra.model.errors import HintsUnavailable
 from orqestra.setting_kinds import SocketPath
 from orqestra.settings import Settings
 
-CONNECTIONS: Final = 8
+# Two of them listen all the time.
+CONNECTIONS: Final = 9
 # A script takes a few milliseconds; waiting longer than this costs more than dispatch without Redis.
 ANSWER_TIMEOUT_SECONDS: Final = 0.5
 CONNECT_TIMEOUT_SECONDS: Final = 0.5

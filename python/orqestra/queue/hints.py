@@ -11,6 +11,7 @@ from redis.commands.core import AsyncScript
 
 from orqestra._dispatch import Demand, Push
 from orqestra.queue.connection import away_as_error
+from orqestra.queue.live import LiveChannel
 
 PROMOTE_HINTS: Final = 1000
 HORIZON_MS: Final = 10 * 60 * 1000
@@ -64,7 +65,7 @@ Message = Wake | Cancelled | Changed
 class Hints:
     """One namespace of hints. Every method raises HintsUnavailable when Redis does not serve.
 
-    `window` is how many hints a lane holds at most.
+    `window` is how many hints a lane holds at most. `live` is the channel of live output beside them.
     """
 
     def __init__(self, redis: Redis, *, namespace: str, boot_id: str, window: int) -> None:
@@ -74,6 +75,7 @@ class Hints:
         self.window = min(window, READY_HINTS)
         self._prefix = f"{{{namespace}}}:"
         self._keys = [f"{self._prefix}epoch"]
+        self.live = LiveChannel(redis, prefix=self._prefix, boot_id=boot_id)
         self._scripts = {name: self._load(name) for name in _SCRIPTS}
 
     def share(self, lanes: int) -> None:

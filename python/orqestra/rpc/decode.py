@@ -18,6 +18,7 @@ from orqestra.model.job import (
 )
 from orqestra.model.lifecycle import RunState, State
 from orqestra.model.retry import RetryPolicy
+from orqestra.model.retry_rules import Jitter
 from orqestra.v1 import jobs_pb2, workflows_pb2
 
 E = TypeVar("E", bound=int)
@@ -36,6 +37,11 @@ RUN_STATES: Final[dict[workflows_pb2.RunStatus, RunState]] = {
     workflows_pb2.RUN_STATUS_COMPLETED: RunState.COMPLETED,
     workflows_pb2.RUN_STATUS_FAILED: RunState.FAILED,
     workflows_pb2.RUN_STATUS_CANCELLED: RunState.CANCELLED,
+}
+JITTERS: Final[dict[jobs_pb2.Jitter, Jitter]] = {
+    jobs_pb2.JITTER_FULL: Jitter.FULL,
+    jobs_pb2.JITTER_EQUAL: Jitter.EQUAL,
+    jobs_pb2.JITTER_NONE: Jitter.NONE,
 }
 PAGE_DEFAULT: Final = 50
 
@@ -122,7 +128,8 @@ def key_of(text: str) -> str | None:
 
 
 def _retries(job: jobs_pb2.JobSpec) -> RetryPolicy:
-    if not job.HasField("backoff"):
+    has_rules = job.HasField("retry")
+    if not has_rules and not job.HasField("backoff"):
         return RetryPolicy(max_retries=job.max_retries) if job.max_retries else RETRIES_DEFAULT
     backoff = job.backoff
     return RetryPolicy(
@@ -130,6 +137,9 @@ def _retries(job: jobs_pb2.JobSpec) -> RetryPolicy:
         base_ms=backoff.base_ms if backoff.HasField("base_ms") else RETRIES_DEFAULT.base_ms,
         factor=backoff.factor if backoff.HasField("factor") else RETRIES_DEFAULT.factor,
         cap_ms=backoff.cap_ms if backoff.HasField("cap_ms") else RETRIES_DEFAULT.cap_ms,
+        on=tuple(job.retry.on) if has_rules else (),
+        never=tuple(job.retry.never) if has_rules else (),
+        jitter=_known("backoff.jitter", backoff.jitter, JITTERS) if backoff.jitter else Jitter.FULL,
     )
 
 

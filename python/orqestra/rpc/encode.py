@@ -9,12 +9,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orqestra.model.decision import Outcome
 from orqestra.model.job import label_map
 from orqestra.model.lifecycle import State
-from orqestra.rpc.decode import RUN_STATES, STATES
+from orqestra.model.retry_rules import RetryRules, parse_rules
+from orqestra.rpc.decode import JITTERS, RUN_STATES, STATES
 from orqestra.store.database import Row
 from orqestra.v1 import jobs_pb2, workflows_pb2
 
 STATUSES: Final = {state: status for status, state in STATES.items()}
 RUN_STATUSES: Final = {state: status for status, state in RUN_STATES.items()}
+JITTER_NUMBERS: Final = {jitter: number for number, jitter in JITTERS.items()}
+USAGE_FIGURES: Final = 6
 
 Message = TypeVar("Message", jobs_pb2.Job, jobs_pb2.Attempt)
 # (job, fence, stream) -> bytes kept outside the row
@@ -23,6 +26,7 @@ StoredOutput = Mapping[tuple[int, int, int], bytes]
 
 def job_summary(row: Row) -> jobs_pb2.Job:
     """Return a job without payload, output and attempts."""
+    rules = parse_rules(row["retry_rules"])
     return jobs_pb2.Job(
         id=row["id"],
         type=row["type"],
@@ -31,9 +35,8 @@ def job_summary(row: Row) -> jobs_pb2.Job:
         priority=row["priority"],
         attempt=row["attempt"] + (row["state"] == State.RUNNING),
         max_retries=row["max_retries"],
-        backoff=jobs_pb2.Backoff(
-            base_ms=row["backoff_base_ms"], factor=row["backoff_factor"], cap_ms=row["backoff_cap_ms"]
-        ),
+        backoff=_backoff(row, rules),
+        retry=jobs_pb2.RetryRules(on=rules.on, never=rules.never) if rules.on or rules.never else None,
         worker=row["worker"] or "",
         labels=label_map(row["requires"] or ()),
         tags=row["tags"] or (),
@@ -110,7 +113,8 @@ def worker(row: Row) -> jobs_pb2.Worker:
         queues=row["queues"],
         labels=label_map(row["labels"]),
         server=row["server_name"],
-        draining=row["slots"] == 0,
+        draining=row["slots"] == 0 and not row["health"],
+        health=row["health"],
         connected_at=timestamp(row["connected_at"]),
         lease_expires_at=timestamp(row["lease_expires_at"]),
     )
@@ -126,7 +130,7 @@ def timestamp(time: datetime | None) -> Timestamp | None:
 
 
 def _attempt(row: Row, *, number: int, outcome: str) -> jobs_pb2.Attempt:
-    wall_us, user_us, system_us, max_rss_kb = (each or 0 for each in row["usage_us"] or (0, 0, 0, 0))
+    wall_us, user_us, system_us, max_rss_kb, _killed, _left = _usage(row)
     return jobs_pb2.Attempt(
         number=number,
         outcome=outcome,
@@ -143,6 +147,7 @@ def _attempt(row: Row, *, number: int, outcome: str) -> jobs_pb2.Attempt:
 
 
 def _ending(row: Row) -> dict[str, Any]:
+    *_times_and_memory, killed_processes, left_processes = _usage(row)
     return {
         "exit_code": row["exit_code"],
         "exit_signal": row["exit_signal"],
@@ -151,7 +156,24 @@ def _ending(row: Row) -> dict[str, Any]:
         "stdout_bytes": row["stdout_bytes"] or 0,
         "stderr_bytes": row["stderr_bytes"] or 0,
         "truncated": row["truncated"] or False,
+        "killed_processes": killed_processes,
+        "left_processes": left_processes,
     }
+
+
+def _usage(row: Row) -> list[int]:
+    """Return the six figures of `usage_us`; rows of plain successes have four, those of before any, or none."""
+    kept = [each or 0 for each in row["usage_us"] or ()]
+    return kept + [0] * (USAGE_FIGURES - len(kept))
+
+
+def _backoff(row: Row, rules: RetryRules) -> jobs_pb2.Backoff:
+    return jobs_pb2.Backoff(
+        base_ms=row["backoff_base_ms"],
+        factor=row["backoff_factor"],
+        cap_ms=row["backoff_cap_ms"],
+        jitter=JITTER_NUMBERS[rules.jitter],
+    )
 
 
 def _set_output(

@@ -8,7 +8,7 @@ import grpc
 from orqestra.engine.cancels import Cancelled, Cancels
 from orqestra.engine.core import Core
 from orqestra.engine.intake import Intake
-from orqestra.engine.outputs import Outputs
+from orqestra.engine.live import Live
 from orqestra.engine.watch import LOOK_SECONDS, Watch
 from orqestra.model import limits
 from orqestra.model.errors import InvalidInput, MaybeStored, OrqestraError, Overloaded, Unavailable
@@ -23,13 +23,13 @@ OUTCOME: Final = jobs_pb2.CancelledJob
 class JobsService(jobs_pb2_grpc.JobsServicer):
     """Jobs, as jobs.proto describes them."""
 
-    def __init__(self, *, core: Core, intake: Intake, cancels: Cancels, watch: Watch, outputs: Outputs) -> None:
+    def __init__(self, *, core: Core, intake: Intake, cancels: Cancels, watch: Watch, live: Live) -> None:
         self._clock = core.clock
         self._database = core.database
         self._intake = intake
         self._cancels = cancels
         self._watch = watch
-        self._outputs = outputs
+        self._live = live
 
     async def Submit(self, request: jobs_pb2.SubmitRequest, context: Context) -> jobs_pb2.SubmitResponse:
         async with as_status(context):
@@ -89,7 +89,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     ) -> AsyncIterator[jobs_pb2.OutputChunk]:
         async with as_status(context):
             await _take_call(context)
-            reader = output.OutputReader(self._clock, self._database, self._outputs, self._watch)
+            reader = output.OutputReader(self._clock, self._database, self._live, self._watch)
             async for chunk in reader.read(request):
                 yield chunk
 

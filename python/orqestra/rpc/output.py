@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Final, cast
 
 from orqestra.clock import Clock
-from orqestra.engine.outputs import LiveChunk, Outputs
+from orqestra.engine.live import Follower, Live
 from orqestra.engine.watch import LOOK_SECONDS, Watch
 from orqestra.model import limits
-from orqestra.model.errors import NotFound
+from orqestra.model.errors import InvalidInput, NotFound
 from orqestra.model.lifecycle import TERMINAL, State
+from orqestra.model.live import LiveChunk
 from orqestra.model.report import AttemptRef
 from orqestra.rpc import reading
 from orqestra.store.database import Database, Row
@@ -20,21 +20,32 @@ STREAMS: Final = (jobs_pb2.STREAM_STDOUT, jobs_pb2.STREAM_STDERR)
 COLUMNS: Final = {jobs_pb2.STREAM_STDOUT: "stdout", jobs_pb2.STREAM_STDERR: "stderr"}
 PIECES: Final = 8
 LIVE_LOOK_SECONDS: Final = 0.2
+# What a running attempt has written comes within this: the worker may have to open its lane first.
+FIRST_SECONDS: Final = 0.5
 
 
 class OutputReader:
     """Reads the output of a job for one caller, and knows how far it has got."""
 
-    def __init__(self, clock: Clock, database: Database, outputs: Outputs, watch: Watch) -> None:
+    def __init__(self, clock: Clock, database: Database, live: Live, watch: Watch) -> None:
         self._clock = clock
         self._database = database
-        self._outputs = outputs
+        self._live = live
         self._watch = watch
         self._fence = 0
         self._sent: dict[int, int] = {}
+        self._had_of: int | None = None
+        self._had: dict[int, int] = {}
 
     async def read(self, request: jobs_pb2.GetOutputRequest) -> AsyncIterator[jobs_pb2.OutputChunk]:
-        """Yield chunks: of one attempt, or with `follow` from that one (else from now) until the job ends."""
+        """Yield chunks: of one attempt, or with `follow` from that one (else from now) until the job ends.
+
+        Raises:
+            NotFound: there is no such job or attempt.
+            InvalidInput: an offset is negative.
+        """
+        self._had_of = request.fence if request.HasField("fence") else None
+        self._had = _offsets(request)
         if not request.follow:
             async for chunk in self._read_once(await self._find(request)):
                 yield chunk
@@ -85,25 +96,30 @@ class OutputReader:
         """Yield live chunks until the attempt is over (or moves to another stream), or until none comes."""
         self._begin(row["fence"])
         attempt = AttemptRef(row["id"], row["fence"], row["token"])
-        with self._outputs.following(row["id"], row["session_id"], attempt) as queue:
+        with self._live.following(row["session_id"], attempt, self._sent) as follower:
+            seconds = FIRST_SECONDS if until_quiet else LIVE_LOOK_SECONDS
             while True:
-                chunk: LiveChunk | None = None
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LIVE_LOOK_SECONDS):
-                        chunk = await queue.get()
-                if chunk is not None:
-                    for piece in self._live_piece(chunk):
-                        yield piece
-                elif until_quiet:
+                chunk = await self._next(follower, seconds)
+                for piece in self._live_piece(follower, chunk):
+                    seconds = LIVE_LOOK_SECONDS
+                    yield piece
+                if chunk is None and until_quiet:
                     break
+                self._live.catch_up(follower)
                 if chunk is None or changed.is_set():
                     # Told of a change, or for a while of nothing: go on as long as this attempt does, here.
                     changed.clear()
                     if not await self._still(row):
                         break
-            while not queue.empty():
-                for piece in self._live_piece(queue.get_nowait()):
+            while (chunk := follower.take()) is not None:
+                for piece in self._live_piece(follower, chunk):
                     yield piece
+
+    async def _next(self, follower: Follower, seconds: float) -> LiveChunk | None:
+        """Return the next chunk, None if none comes for so long."""
+        if follower.empty:
+            await self._clock.wait(follower.arrival(), seconds)
+        return follower.take()
 
     async def _still(self, row: Row) -> bool:
         now = await reading.find_job(self._database, row["id"])
@@ -131,7 +147,8 @@ class OutputReader:
                     yield chunk
 
     async def _read_stored(self, job_id: int, stream: jobs_pb2.Stream) -> AsyncIterator[jobs_pb2.OutputChunk]:
-        at = 0
+        # A piece that reaches beyond what the caller has begins less than its longest length before that.
+        at = max(0, self._sent[stream] - limits.OUTPUT_CHUNK_BYTES + 1)
         while True:
             rows = await self._database.fetch(
                 "get_output", id=job_id, fence=self._fence, stream=stream, from_offset=at, pieces=PIECES
@@ -146,13 +163,21 @@ class OutputReader:
     def _begin(self, fence: int) -> None:
         if fence != self._fence:
             self._fence = fence
-            self._sent = dict.fromkeys(STREAMS, 0)
+            # What the caller has is of one attempt: the one it names, else the first.
+            had = self._had if self._had_of in (None, fence) else {}
+            self._had = {}
+            self._sent = dict.fromkeys(STREAMS, 0) | had
 
-    def _live_piece(self, chunk: LiveChunk) -> list[jobs_pb2.OutputChunk]:
-        """Return what is new in a live chunk; nothing after a gap, for what was missed comes from the store."""
-        if chunk.fence != self._fence or chunk.offset > self._sent[_stream(chunk)]:
+    def _live_piece(self, follower: Follower, chunk: LiveChunk | None) -> list[jobs_pb2.OutputChunk]:
+        """Return what is new in a live chunk; nothing after a gap that can still be filled."""
+        if chunk is None or chunk.fence != self._fence:
             return []
-        return self._piece(_stream(chunk), chunk.offset, chunk.data)
+        stream = cast("jobs_pb2.Stream", chunk.stream)
+        if not chunk.follows(self._sent[stream]):
+            # A worker that tells no total would send all again each time, on the stream of its work.
+            follower.behind = chunk.total > 0
+            return []
+        return self._piece(stream, chunk.offset, chunk.data)
 
     def _piece(self, stream: jobs_pb2.Stream, offset: int, data: bytes) -> list[jobs_pb2.OutputChunk]:
         """Return what of these bytes the caller has not got yet, in chunks."""
@@ -165,5 +190,10 @@ class OutputReader:
         return chunks
 
 
-def _stream(chunk: LiveChunk) -> jobs_pb2.Stream:
-    return cast("jobs_pb2.Stream", chunk.stream)
+def _offsets(request: jobs_pb2.GetOutputRequest) -> dict[int, int]:
+    offsets: dict[int, int] = {}
+    for stream, offset in zip(STREAMS, (request.stdout_offset, request.stderr_offset), strict=True):
+        if offset < 0:
+            raise InvalidInput(f"{COLUMNS[stream]}_offset", f"{offset}; must not be negative")
+        offsets[stream] = offset
+    return offsets

@@ -5,6 +5,8 @@ Beats have a place of their own, so that they never wait behind data.
 """
 
 import asyncio
+import hmac
+import secrets
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
@@ -13,6 +15,7 @@ from orqestra.clock import Clock
 from orqestra.engine.sessions import Opened
 from orqestra.model.errors import InvalidInput
 from orqestra.model.report import AttemptRef, Verdict
+from orqestra.rpc.lane import Lane
 from orqestra.store.database import Row
 from orqestra.v1 import jobs_pb2, worker_pb2
 
@@ -21,6 +24,7 @@ ACK_SECONDS: Final = 2.0
 # A slow link may take long for a large Assign; a worker that reads nothing for so long is stopped or gone.
 WRITE_SECONDS: Final = 10.0
 GOODBYE_SECONDS: Final = 1.0
+LOGS_KEY_BYTES: Final = 16
 
 VERDICTS: Final = {
     Verdict.ACCEPTED: worker_pb2.ResultAcks.VERDICT_ACCEPTED,
@@ -46,6 +50,8 @@ class StreamPeer:
         self._writing_since: float | None = None
         self._ended_at = 0.0
         self.ended: str | None = None
+        self._logs_key = secrets.token_bytes(LOGS_KEY_BYTES)
+        self._lane: Lane | None = None
 
     def assign(self, jobs: Sequence[Row], previous: Mapping[int, bytes]) -> None:
         """Queue one Assign message."""
@@ -77,10 +83,31 @@ class StreamPeer:
         """Queue the question what the worker holds, behind all that was assigned before it."""
         self._queue(worker_pb2.ServerMessage(list_held=worker_pb2.ListHeld(seq=seq)))
 
-    def follow(self, attempt: AttemptRef, *, stop: bool) -> None:
-        """Queue the wish for live output."""
-        follow = worker_pb2.Follow(attempt=_ref(attempt), stop=stop)
-        self._queue(worker_pb2.ServerMessage(follow=follow))
+    def follow(self, attempt: AttemptRef, offsets: tuple[int, int], *, stop: bool) -> None:
+        """Queue the wish for live output on its own lane; here, if there is none yet: the worker then opens it."""
+        stdout, stderr = offsets
+        follow = worker_pb2.Follow(attempt=_ref(attempt), stop=stop, stdout_offset=stdout, stderr_offset=stderr)
+        if self._lane is None:
+            self._queue(worker_pb2.ServerMessage(follow=follow))
+        else:
+            self._lane.follow(follow)
+
+    def opens(self, key: bytes) -> bool:
+        """Return whether this key, sent with Welcome, opens the lane of live output."""
+        return hmac.compare_digest(self._logs_key, key)
+
+    def open_lane(self, lane: Lane) -> None:
+        """Say from now on there what is to be followed; another lane ends."""
+        if self._lane is not None:
+            self._lane.end()
+        self._lane = lane
+        if self.ended is not None:
+            lane.end()
+
+    def close_lane(self, lane: Lane) -> None:
+        """Forget a lane that has ended, unless another has taken its place."""
+        if self._lane is lane:
+            self._lane = None
 
     def renewed(self, seq: int, now_ms: int) -> None:
         """Replace the waiting answer to a beat, if any: only the last counts."""
@@ -94,6 +121,8 @@ class StreamPeer:
             self.ended = reason
             self._ended_at = self._clock.monotonic()
             self._some.set()
+            if self._lane is not None:
+                self._lane.end()
 
     def welcome(self, opened: Opened, *, server: str, lease_ms: int) -> None:
         """Put the answer to Hello before everything else."""
@@ -103,6 +132,7 @@ class StreamPeer:
             revoke=map(_ref, opened.revoke),
             server=server,
             protocol=PROTOCOL,
+            logs_key=self._logs_key,
         )
         self._first = worker_pb2.ServerMessage(welcome=welcome)
         self._some.set()

@@ -17,6 +17,9 @@ FROM_WORKERS: Final = {
         Reason.SIGNALLED,
         Reason.TIMEOUT,
         Reason.CANCELLED,
+        Reason.OOM,
+        Reason.KILLED_AFTER_GRACE,
+        Reason.RESOURCE_LIMIT,
         Reason.SPAWN_FAILED,
         Reason.RETURNED,
     )
@@ -102,6 +105,8 @@ def _report(session_id: int, result: worker_pb2.Result) -> Report:
         user_us=result.user_us,
         system_us=result.system_us,
         max_rss_kb=result.max_rss_kb,
+        killed_processes=result.killed_processes,
+        left_processes=result.left_processes,
     )
 
 
@@ -112,8 +117,9 @@ def _problem(result: worker_pb2.Result) -> str | None:
     if max(len(result.stdout), len(result.stderr)) > limits.OUTPUT_INLINE_BYTES:
         return f"more than {limits.OUTPUT_INLINE_BYTES} bytes of a stream travel in it"
     used = (result.wall_us, result.user_us, result.system_us, result.max_rss_kb)
-    if min(result.stdout_bytes, result.stderr_bytes, *used) < 0:
-        return "sizes, times and memory are never below 0"
+    counts = (result.killed_processes, result.left_processes)
+    if min(result.stdout_bytes, result.stderr_bytes, *used, *counts) < 0:
+        return "sizes, times, memory and counts are never below 0"
     return None
 
 

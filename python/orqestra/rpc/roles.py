@@ -33,4 +33,5 @@ ROLES: Final[dict[str, Role]] = {
     "/orqestra.v1.Workflows/ListRuns": Role.READ,
     "/orqestra.v1.Workflows/CancelRun": Role.OPERATE,
     "/orqestra.v1.WorkerService/Work": Role.WORKER,
+    "/orqestra.v1.WorkerService/Logs": Role.WORKER,
 }

@@ -1,16 +1,18 @@
 """The stream of one worker: its greeting, what is read from it, and how it ends."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 import grpc
 
 from orqestra.engine.dispatcher import Dispatcher
+from orqestra.engine.hellos import Greeting
 from orqestra.engine.inventory import Inventory
-from orqestra.engine.outputs import LiveChunk, Outputs
-from orqestra.engine.repairs import Repair
-from orqestra.engine.sessions import Greeting, Session, Sessions
+from orqestra.engine.live import Live
+from orqestra.engine.outputs import Outputs
+from orqestra.engine.sessions import Session, Sessions
 from orqestra.engine.settlement import Settlement
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
@@ -18,14 +20,27 @@ from orqestra.model import limits
 from orqestra.model.errors import InvalidInput, Refused, Unavailable
 from orqestra.model.job import check_name, check_range, check_text, label_list
 from orqestra.rpc import results
+from orqestra.rpc.deadlines import Deadlines
+from orqestra.rpc.incoming import read_hello, read_one, take_error
+from orqestra.rpc.log_stream import LogStreams, live_chunk
 from orqestra.rpc.peer import PROTOCOL, StreamPeer
 from orqestra.rpc.statuses import Context, as_status
 from orqestra.v1 import worker_pb2, worker_pb2_grpc
 
-HELLO_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 0.5
+# Of what a worker says of itself.
+HEALTH_CHARS: Final = 500
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receivers:
+    """Who takes what workers tell."""
+
+    settlement: Settlement
+    outputs: Outputs
+    inventory: Inventory
+    live: Live
 
 
 class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
@@ -36,16 +51,17 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
         *,
         sessions: Sessions,
         dispatcher: Dispatcher,
-        settlement: Settlement,
-        outputs: Outputs,
-        inventory: Inventory,
+        receivers: Receivers,
     ) -> None:
         self._clock = dispatcher.clock
+        self.deadlines = Deadlines(dispatcher.clock, sessions)
         self._sessions = sessions
         self._dispatcher = dispatcher
-        self._settlement = settlement
-        self._outputs = outputs
-        self._inventory = inventory
+        self._settlement = receivers.settlement
+        self._outputs = receivers.outputs
+        self._inventory = receivers.inventory
+        self._live = receivers.live
+        self._logs = LogStreams(sessions, receivers.live)
 
     async def Work(self, _requests: Any, context: Context) -> None:
         async with as_status(context):
@@ -53,19 +69,25 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             session = await self._greet(context, peer)
             reader = asyncio.create_task(self._read(session, peer, context), name=f"read session {session.id}")
             # The read ends with the call; a read that is cancelled would leak (grpc#43360).
-            reader.add_done_callback(_take_error)
+            reader.add_done_callback(take_error)
             writer = asyncio.create_task(_write(peer, context), name=f"write session {session.id}")
             try:
-                await self._until_over(session, peer, writer)
+                with self.deadlines.kept(session, peer, writer):
+                    await asyncio.wait([writer])
+                if not writer.cancelled():
+                    writer.result()
             finally:
                 writer.cancel()
                 await self._leave(session)
             if reader.done() and not reader.cancelled() and (fault := reader.exception()) is not None:
                 raise fault
 
+    async def Logs(self, _requests: Any, context: Context) -> None:
+        async with as_status(context):
+            await self._logs.serve(context)
+
     async def _greet(self, context: Context, peer: StreamPeer) -> Session:
-        message = await self._first_message(context)
-        greeting = _greeting(message)
+        greeting = _greeting(await read_hello(context, worker_pb2.WorkerMessage))
         opened = await self._sessions.open(greeting, peer)
         if opened is None:
             raise Refused(f"worker {greeting.worker_id} has a newer stream than number {greeting.number}")
@@ -73,22 +95,10 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
         self._dispatcher.wake()
         return opened.session
 
-    async def _first_message(self, context: Context) -> worker_pb2.WorkerMessage:
-        first = asyncio.create_task(_read_one(context))
-        # A stream whose Hello never comes is aborted, which ends the read; the read itself is never cancelled.
-        done, _ = await asyncio.wait([first], timeout=HELLO_SECONDS)
-        if not done:
-            first.add_done_callback(_take_error)
-            raise InvalidInput("hello", f"did not come within {HELLO_SECONDS:g} seconds")
-        message = first.result()
-        if message is None or not message.HasField("hello"):
-            raise InvalidInput("message", "the first message of a stream must be Hello")
-        return message
-
     async def _read(self, session: Session, peer: StreamPeer, context: Context) -> None:
         """Read until the worker ends its side, then let the writer end too."""
         try:
-            while (message := await _read_one(context)) is not None:
+            while (message := await read_one(context, worker_pb2.WorkerMessage)) is not None:
                 session.heard = True
                 self._handle(session, peer, message)
             peer.end("the worker ended the stream")
@@ -107,6 +117,7 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             case "beat":
                 check_range("beat.slots", message.beat.slots, 0, limits.SLOTS_MAX)
                 session.beat = message.beat.seq
+                session.health = _plain(message.beat.health)
                 self._sessions.set_slots(session, message.beat.slots)
             case "results":
                 reports = results.reports(session.id, message.results)
@@ -121,24 +132,13 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             case "store_output":
                 self._outputs.store(results.piece(session.id, message.store_output))
             case "live_output":
-                live = message.live_output
-                chunk = LiveChunk(fence=live.fence, stream=live.stream, offset=live.offset, data=live.data)
-                self._outputs.live(live.job_id, chunk)
+                # From a worker that knows no Logs.
+                self._live.wrote(session, live_chunk(message.live_output))
             case "held":
                 held, finished = results.held(message.held.held)
                 self._inventory.answered(session, message.held.seq, held, finished)
             case other:
                 raise InvalidInput("message", f"{other or 'an unknown message'} is not allowed here")
-
-    async def _until_over(self, session: Session, peer: StreamPeer, writer: "asyncio.Task[None]") -> None:
-        """Wait for the writer; end the session of a worker that does not keep up, whose Hello says what it holds."""
-        while not writer.done() and not peer.is_over():
-            await asyncio.wait([writer], timeout=LOOK_SECONDS)
-            late = peer.overdue()
-            if late is not None:
-                self._sessions.end(session.id, reason=late, repair=Repair.WORKER_STUCK)
-        if writer.done():
-            writer.result()
 
     async def _leave(self, session: Session) -> None:
         if self._sessions.get(session.id) not in (None, session):
@@ -159,17 +159,6 @@ async def _write(peer: StreamPeer, context: Context) -> None:
             reached(Point.SENT)
     goodbye = worker_pb2.Goodbye(reason=peer.ended or "")
     await context.write(worker_pb2.ServerMessage(goodbye=goodbye))
-
-
-def _take_error(read: "asyncio.Task[Any]") -> None:
-    """Take the error that ends a read nobody waits for any more, or asyncio would complain of it."""
-    if not read.cancelled():
-        read.exception()
-
-
-async def _read_one(context: Context) -> worker_pb2.WorkerMessage | None:
-    message = await context.read()
-    return None if message is grpc.aio.EOF else message
 
 
 def _greeting(message: worker_pb2.WorkerMessage) -> Greeting:
@@ -194,6 +183,11 @@ def _greeting(message: worker_pb2.WorkerMessage) -> Greeting:
         held=held,
         finished=finished,
     )
+
+
+def _plain(text: str) -> str:
+    """Return a sentence of a worker as one that can be stored and shown."""
+    return text.replace("\0", " ")[:HEALTH_CHARS]
 
 
 def _uuid(field: str, text: str) -> UUID:

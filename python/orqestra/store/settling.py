@@ -16,6 +16,7 @@ from orqestra.model.decision import Backoff, Budget, Decision, Outcome, decide
 from orqestra.model.job import JobSpec
 from orqestra.model.lifecycle import TERMINAL, WAITING, RunState, State
 from orqestra.model.report import Report, Verdict
+from orqestra.model.retry_rules import Failure, parse_rules
 from orqestra.model.workflow import Definition, from_snapshot, is_complete, next_steps
 from orqestra.store.database import Row, Statements
 from orqestra.store.submitting import PlacedJob, submit_jobs
@@ -61,7 +62,7 @@ class Settling:
         query = "lock_jobs" if wait_for_locks else "lock_free_jobs"
         jobs: dict[int, Row] = {row["id"]: row for row in await self._statements.fetch(query, ids=ids)}
         current, others = _split(reports, jobs)
-        decisions = [(report, decide(_budget(jobs[report.attempt.job_id]), report.ending)) for report in current]
+        decisions = [(report, _decide(jobs[report.attempt.job_id], report)) for report in current]
         if decisions:
             await self._write(decisions)
         for report, decision in decisions:
@@ -183,6 +184,11 @@ def _verdict(report: Report, job: Row | None, outcome: str | None) -> Verdict | 
     return Verdict.DUPLICATE
 
 
+def _decide(job: Row, report: Report) -> Decision:
+    failure = Failure(reason=report.reason, exit_code=report.exit_code, exit_signal=report.exit_signal)
+    return decide(_budget(job), report.ending, failure)
+
+
 def _budget(job: Row) -> Budget:
     return Budget(
         attempt=job["attempt"],
@@ -191,6 +197,7 @@ def _budget(job: Row) -> Budget:
         returned=job["return_count"],
         cancel_requested=job["cancel_requested"],
         backoff=(job["backoff_base_ms"], job["backoff_factor"], job["backoff_cap_ms"]),
+        rules=parse_rules(job["retry_rules"]),
     )
 
 
@@ -217,9 +224,15 @@ def _note_step(run: _Run, job: Row, report: Report, decision: Decision) -> None:
             return
 
 
+def _error(report: Report, decision: Decision) -> str | None:
+    """Return what the worker says of the attempt and what was decided about it."""
+    return "; ".join(text for text in (report.error, decision.note) if text) or None
+
+
 def _why(report: Report, decision: Decision) -> str:
-    if decision.note or report.error:
-        return decision.note or report.error or ""
+    error = _error(report, decision)
+    if error is not None:
+        return error
     if report.exit_signal is not None:
         return f"{report.reason} by signal {report.exit_signal}"
     return f"{report.reason} with code {report.exit_code}" if report.exit_code is not None else report.reason
@@ -242,7 +255,7 @@ def _columns(decisions: Sequence[tuple[Report, Decision]]) -> dict[str, list[Any
         "exit_codes": [report.exit_code for report, _ in decisions],
         "exit_signals": [report.exit_signal for report, _ in decisions],
         "reasons": [report.reason for report, _ in decisions],
-        "errors": [decision.note or report.error for report, decision in decisions],
+        "errors": [_error(report, decision) for report, decision in decisions],
         "stdouts": [report.stdout for report, _ in decisions],
         "stderrs": [report.stderr for report, _ in decisions],
         "stdout_bytes": [report.stdout_bytes for report, _ in decisions],
@@ -252,6 +265,8 @@ def _columns(decisions: Sequence[tuple[Report, Decision]]) -> dict[str, list[Any
         "user_us": [report.user_us for report, _ in decisions],
         "system_us": [report.system_us for report, _ in decisions],
         "max_rss_kb": [report.max_rss_kb for report, _ in decisions],
+        "killed_processes": [report.killed_processes for report, _ in decisions],
+        "left_processes": [report.left_processes for report, _ in decisions],
     }
 
 
@@ -264,6 +279,7 @@ def _delays(decisions: Sequence[Decision]) -> list[int | None]:
             [delay.factor for delay in drawn],
             [delay.cap_ms for delay in drawn],
             [delay.attempt for delay in drawn],
+            [delay.jitter for delay in drawn],
             [secrets.randbits(63) for _ in drawn],
         )
     )

@@ -84,6 +84,7 @@ def _columns(jobs: Sequence[PlacedJob]) -> dict[str, list[object]]:
         "run_ids": _sparse([job.run_id for job in jobs]),
         "step_keys": _sparse([job.step_key for job in jobs]),
         "previous_ids": _sparse([job.previous_id for job in jobs]),
+        "retry_rules": _sparse([spec.retries.rules() for spec in specs]),
     }
 
 

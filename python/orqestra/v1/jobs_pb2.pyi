@@ -20,6 +20,13 @@ class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATUS_FAILED: _ClassVar[Status]
     STATUS_CANCELLED: _ClassVar[Status]
 
+class Jitter(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    JITTER_UNSPECIFIED: _ClassVar[Jitter]
+    JITTER_FULL: _ClassVar[Jitter]
+    JITTER_EQUAL: _ClassVar[Jitter]
+    JITTER_NONE: _ClassVar[Jitter]
+
 class Stream(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STREAM_UNSPECIFIED: _ClassVar[Stream]
@@ -32,22 +39,36 @@ STATUS_RETRYING: Status
 STATUS_COMPLETED: Status
 STATUS_FAILED: Status
 STATUS_CANCELLED: Status
+JITTER_UNSPECIFIED: Jitter
+JITTER_FULL: Jitter
+JITTER_EQUAL: Jitter
+JITTER_NONE: Jitter
 STREAM_UNSPECIFIED: Stream
 STREAM_STDOUT: Stream
 STREAM_STDERR: Stream
 
 class Backoff(_message.Message):
-    __slots__ = ("base_ms", "factor", "cap_ms")
+    __slots__ = ("base_ms", "factor", "cap_ms", "jitter")
     BASE_MS_FIELD_NUMBER: _ClassVar[int]
     FACTOR_FIELD_NUMBER: _ClassVar[int]
     CAP_MS_FIELD_NUMBER: _ClassVar[int]
+    JITTER_FIELD_NUMBER: _ClassVar[int]
     base_ms: int
     factor: float
     cap_ms: int
-    def __init__(self, base_ms: _Optional[int] = ..., factor: _Optional[float] = ..., cap_ms: _Optional[int] = ...) -> None: ...
+    jitter: Jitter
+    def __init__(self, base_ms: _Optional[int] = ..., factor: _Optional[float] = ..., cap_ms: _Optional[int] = ..., jitter: _Optional[_Union[Jitter, str]] = ...) -> None: ...
+
+class RetryRules(_message.Message):
+    __slots__ = ("on", "never")
+    ON_FIELD_NUMBER: _ClassVar[int]
+    NEVER_FIELD_NUMBER: _ClassVar[int]
+    on: _containers.RepeatedScalarFieldContainer[str]
+    never: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, on: _Optional[_Iterable[str]] = ..., never: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("type", "payload", "queue", "priority", "labels", "max_retries", "backoff", "delay_ms", "at", "timeout_ms", "grace_ms", "idempotency_key", "tags")
+    __slots__ = ("type", "payload", "queue", "priority", "labels", "max_retries", "backoff", "delay_ms", "at", "timeout_ms", "grace_ms", "idempotency_key", "tags", "retry")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +89,7 @@ class JobSpec(_message.Message):
     GRACE_MS_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
     type: str
     payload: bytes
     queue: str
@@ -81,7 +103,8 @@ class JobSpec(_message.Message):
     grace_ms: int
     idempotency_key: str
     tags: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, type: _Optional[str] = ..., payload: _Optional[bytes] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., max_retries: _Optional[int] = ..., backoff: _Optional[_Union[Backoff, _Mapping]] = ..., delay_ms: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., grace_ms: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
+    retry: RetryRules
+    def __init__(self, type: _Optional[str] = ..., payload: _Optional[bytes] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., max_retries: _Optional[int] = ..., backoff: _Optional[_Union[Backoff, _Mapping]] = ..., delay_ms: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., grace_ms: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., retry: _Optional[_Union[RetryRules, _Mapping]] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
     __slots__ = ("job",)
@@ -148,7 +171,7 @@ class GetJobRequest(_message.Message):
     def __init__(self, id: _Optional[int] = ..., without_output: _Optional[bool] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("number", "fence", "outcome", "worker", "exit_code", "exit_signal", "reason", "error", "stdout", "stderr", "stdout_bytes", "stderr_bytes", "truncated", "started_at", "finished_at", "wall_us", "user_us", "system_us", "max_rss_kb")
+    __slots__ = ("number", "fence", "outcome", "worker", "exit_code", "exit_signal", "reason", "error", "stdout", "stderr", "stdout_bytes", "stderr_bytes", "truncated", "started_at", "finished_at", "wall_us", "user_us", "system_us", "max_rss_kb", "killed_processes", "left_processes")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +191,8 @@ class Attempt(_message.Message):
     USER_US_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_US_FIELD_NUMBER: _ClassVar[int]
     MAX_RSS_KB_FIELD_NUMBER: _ClassVar[int]
+    KILLED_PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_PROCESSES_FIELD_NUMBER: _ClassVar[int]
     number: int
     fence: int
     outcome: str
@@ -187,10 +212,12 @@ class Attempt(_message.Message):
     user_us: int
     system_us: int
     max_rss_kb: int
-    def __init__(self, number: _Optional[int] = ..., fence: _Optional[int] = ..., outcome: _Optional[str] = ..., worker: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., wall_us: _Optional[int] = ..., user_us: _Optional[int] = ..., system_us: _Optional[int] = ..., max_rss_kb: _Optional[int] = ...) -> None: ...
+    killed_processes: int
+    left_processes: int
+    def __init__(self, number: _Optional[int] = ..., fence: _Optional[int] = ..., outcome: _Optional[str] = ..., worker: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., wall_us: _Optional[int] = ..., user_us: _Optional[int] = ..., system_us: _Optional[int] = ..., max_rss_kb: _Optional[int] = ..., killed_processes: _Optional[int] = ..., left_processes: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "type", "status", "queue", "priority", "attempt", "max_retries", "backoff", "exit_code", "exit_signal", "reason", "error", "stdout", "stderr", "stdout_bytes", "stderr_bytes", "truncated", "worker", "labels", "tags", "payload", "timeout_ms", "grace_ms", "idempotency_key", "run_id", "step", "fence", "lost", "returned", "cancel_requested", "created_at", "available_at", "started_at", "finished_at", "attempts")
+    __slots__ = ("id", "type", "status", "queue", "priority", "attempt", "max_retries", "backoff", "exit_code", "exit_signal", "reason", "error", "stdout", "stderr", "stdout_bytes", "stderr_bytes", "truncated", "worker", "labels", "tags", "payload", "timeout_ms", "grace_ms", "idempotency_key", "run_id", "step", "fence", "lost", "returned", "cancel_requested", "created_at", "available_at", "started_at", "finished_at", "attempts", "killed_processes", "left_processes", "retry")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +260,9 @@ class Job(_message.Message):
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     FINISHED_AT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    KILLED_PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
     id: int
     type: str
     status: Status
@@ -268,7 +298,10 @@ class Job(_message.Message):
     started_at: _timestamp_pb2.Timestamp
     finished_at: _timestamp_pb2.Timestamp
     attempts: _containers.RepeatedCompositeFieldContainer[Attempt]
-    def __init__(self, id: _Optional[int] = ..., type: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., attempt: _Optional[int] = ..., max_retries: _Optional[int] = ..., backoff: _Optional[_Union[Backoff, _Mapping]] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., worker: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., tags: _Optional[_Iterable[str]] = ..., payload: _Optional[bytes] = ..., timeout_ms: _Optional[int] = ..., grace_ms: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., run_id: _Optional[int] = ..., step: _Optional[str] = ..., fence: _Optional[int] = ..., lost: _Optional[int] = ..., returned: _Optional[int] = ..., cancel_requested: _Optional[bool] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., available_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ...) -> None: ...
+    killed_processes: int
+    left_processes: int
+    retry: RetryRules
+    def __init__(self, id: _Optional[int] = ..., type: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., attempt: _Optional[int] = ..., max_retries: _Optional[int] = ..., backoff: _Optional[_Union[Backoff, _Mapping]] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., worker: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., tags: _Optional[_Iterable[str]] = ..., payload: _Optional[bytes] = ..., timeout_ms: _Optional[int] = ..., grace_ms: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., run_id: _Optional[int] = ..., step: _Optional[str] = ..., fence: _Optional[int] = ..., lost: _Optional[int] = ..., returned: _Optional[int] = ..., cancel_requested: _Optional[bool] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., available_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., killed_processes: _Optional[int] = ..., left_processes: _Optional[int] = ..., retry: _Optional[_Union[RetryRules, _Mapping]] = ...) -> None: ...
 
 class ListJobsRequest(_message.Message):
     __slots__ = ("statuses", "queue", "type", "labels", "tags", "limit", "after")
@@ -350,14 +383,18 @@ class WatchJobRequest(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class GetOutputRequest(_message.Message):
-    __slots__ = ("id", "fence", "follow")
+    __slots__ = ("id", "fence", "follow", "stdout_offset", "stderr_offset")
     ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STDERR_OFFSET_FIELD_NUMBER: _ClassVar[int]
     id: int
     fence: int
     follow: bool
-    def __init__(self, id: _Optional[int] = ..., fence: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+    stdout_offset: int
+    stderr_offset: int
+    def __init__(self, id: _Optional[int] = ..., fence: _Optional[int] = ..., follow: _Optional[bool] = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ...) -> None: ...
 
 class OutputChunk(_message.Message):
     __slots__ = ("fence", "stream", "offset", "data")
@@ -382,7 +419,7 @@ class ListWorkersResponse(_message.Message):
     def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("id", "name", "session_id", "slots", "running", "queues", "labels", "server", "draining", "connected_at", "lease_expires_at")
+    __slots__ = ("id", "name", "session_id", "slots", "running", "queues", "labels", "server", "draining", "connected_at", "lease_expires_at", "health")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -401,6 +438,7 @@ class Worker(_message.Message):
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_AT_FIELD_NUMBER: _ClassVar[int]
     LEASE_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     session_id: int
@@ -412,4 +450,5 @@ class Worker(_message.Message):
     draining: bool
     connected_at: _timestamp_pb2.Timestamp
     lease_expires_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., session_id: _Optional[int] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., queues: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., server: _Optional[str] = ..., draining: _Optional[bool] = ..., connected_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    health: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., session_id: _Optional[int] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., queues: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., server: _Optional[str] = ..., draining: _Optional[bool] = ..., connected_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., health: _Optional[str] = ...) -> None: ...

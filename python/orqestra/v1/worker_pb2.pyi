@@ -110,18 +110,20 @@ class HeldAttempt(_message.Message):
     def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., phase: _Optional[_Union[HeldAttempt.Phase, str]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("session_id", "lease_ms", "revoke", "server", "protocol")
+    __slots__ = ("session_id", "lease_ms", "revoke", "server", "protocol", "logs_key")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     REVOKE_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    LOGS_KEY_FIELD_NUMBER: _ClassVar[int]
     session_id: int
     lease_ms: int
     revoke: _containers.RepeatedCompositeFieldContainer[AttemptRef]
     server: str
     protocol: int
-    def __init__(self, session_id: _Optional[int] = ..., lease_ms: _Optional[int] = ..., revoke: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., server: _Optional[str] = ..., protocol: _Optional[int] = ...) -> None: ...
+    logs_key: bytes
+    def __init__(self, session_id: _Optional[int] = ..., lease_ms: _Optional[int] = ..., revoke: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., server: _Optional[str] = ..., protocol: _Optional[int] = ..., logs_key: _Optional[bytes] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("seq", "slots", "health")
@@ -194,7 +196,7 @@ class Results(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("attempt", "ok", "reason", "exit_code", "exit_signal", "error", "stdout", "stderr", "stdout_bytes", "stderr_bytes", "truncated", "started_at_us", "wall_us", "user_us", "system_us", "max_rss_kb", "stdout_stored", "stderr_stored")
+    __slots__ = ("attempt", "ok", "reason", "exit_code", "exit_signal", "error", "stdout", "stderr", "stdout_bytes", "stderr_bytes", "truncated", "started_at_us", "wall_us", "user_us", "system_us", "max_rss_kb", "stdout_stored", "stderr_stored", "killed_processes", "left_processes")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     OK_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -213,6 +215,8 @@ class Result(_message.Message):
     MAX_RSS_KB_FIELD_NUMBER: _ClassVar[int]
     STDOUT_STORED_FIELD_NUMBER: _ClassVar[int]
     STDERR_STORED_FIELD_NUMBER: _ClassVar[int]
+    KILLED_PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_PROCESSES_FIELD_NUMBER: _ClassVar[int]
     attempt: AttemptRef
     ok: bool
     reason: str
@@ -231,7 +235,9 @@ class Result(_message.Message):
     max_rss_kb: int
     stdout_stored: bool
     stderr_stored: bool
-    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., ok: _Optional[bool] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., started_at_us: _Optional[int] = ..., wall_us: _Optional[int] = ..., user_us: _Optional[int] = ..., system_us: _Optional[int] = ..., max_rss_kb: _Optional[int] = ..., stdout_stored: _Optional[bool] = ..., stderr_stored: _Optional[bool] = ...) -> None: ...
+    killed_processes: int
+    left_processes: int
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., ok: _Optional[bool] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., started_at_us: _Optional[int] = ..., wall_us: _Optional[int] = ..., user_us: _Optional[int] = ..., system_us: _Optional[int] = ..., max_rss_kb: _Optional[int] = ..., stdout_stored: _Optional[bool] = ..., stderr_stored: _Optional[bool] = ..., killed_processes: _Optional[int] = ..., left_processes: _Optional[int] = ...) -> None: ...
 
 class ResultAcks(_message.Message):
     __slots__ = ("acks",)
@@ -283,18 +289,20 @@ class OutputAck(_message.Message):
     def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., stream: _Optional[_Union[_jobs_pb2.Stream, str]] = ..., offset: _Optional[int] = ..., stored: _Optional[bool] = ...) -> None: ...
 
 class LiveOutput(_message.Message):
-    __slots__ = ("job_id", "fence", "stream", "offset", "data")
+    __slots__ = ("job_id", "fence", "stream", "offset", "data", "total")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
     job_id: int
     fence: int
     stream: _jobs_pb2.Stream
     offset: int
     data: bytes
-    def __init__(self, job_id: _Optional[int] = ..., fence: _Optional[int] = ..., stream: _Optional[_Union[_jobs_pb2.Stream, str]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    total: int
+    def __init__(self, job_id: _Optional[int] = ..., fence: _Optional[int] = ..., stream: _Optional[_Union[_jobs_pb2.Stream, str]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., total: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("attempts",)
@@ -303,12 +311,46 @@ class Cancel(_message.Message):
     def __init__(self, attempts: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ...) -> None: ...
 
 class Follow(_message.Message):
-    __slots__ = ("attempt", "stop")
+    __slots__ = ("attempt", "stop", "stdout_offset", "stderr_offset")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STDERR_OFFSET_FIELD_NUMBER: _ClassVar[int]
     attempt: AttemptRef
     stop: bool
-    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., stop: _Optional[bool] = ...) -> None: ...
+    stdout_offset: int
+    stderr_offset: int
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., stop: _Optional[bool] = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ...) -> None: ...
+
+class LogsUp(_message.Message):
+    __slots__ = ("hello", "output")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    hello: LogsHello
+    output: LiveOutput
+    def __init__(self, hello: _Optional[_Union[LogsHello, _Mapping]] = ..., output: _Optional[_Union[LiveOutput, _Mapping]] = ...) -> None: ...
+
+class LogsDown(_message.Message):
+    __slots__ = ("follow", "credit")
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    follow: Follow
+    credit: Credit
+    def __init__(self, follow: _Optional[_Union[Follow, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ...) -> None: ...
+
+class LogsHello(_message.Message):
+    __slots__ = ("session_id", "key")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    key: bytes
+    def __init__(self, session_id: _Optional[int] = ..., key: _Optional[bytes] = ...) -> None: ...
+
+class Credit(_message.Message):
+    __slots__ = ("bytes",)
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    bytes: int
+    def __init__(self, bytes: _Optional[int] = ...) -> None: ...
 
 class ListHeld(_message.Message):
     __slots__ = ("seq",)

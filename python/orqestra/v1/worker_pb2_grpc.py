@@ -39,6 +39,11 @@ class WorkerServiceStub:
                 request_serializer=orqestra_dot_v1_dot_worker__pb2.WorkerMessage.SerializeToString,
                 response_deserializer=orqestra_dot_v1_dot_worker__pb2.ServerMessage.FromString,
                 _registered_method=True)
+        self.Logs = channel.stream_stream(
+                '/orqestra.v1.WorkerService/Logs',
+                request_serializer=orqestra_dot_v1_dot_worker__pb2.LogsUp.SerializeToString,
+                response_deserializer=orqestra_dot_v1_dot_worker__pb2.LogsDown.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -50,6 +55,14 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Logs(self, request_iterator, context):
+        """Live output of one session, on a connection of its own. The worker opens it when it is first told to
+        follow, with LogsHello, and closes it when nobody has followed for a while.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -57,6 +70,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Work,
                     request_deserializer=orqestra_dot_v1_dot_worker__pb2.WorkerMessage.FromString,
                     response_serializer=orqestra_dot_v1_dot_worker__pb2.ServerMessage.SerializeToString,
+            ),
+            'Logs': grpc.stream_stream_rpc_method_handler(
+                    servicer.Logs,
+                    request_deserializer=orqestra_dot_v1_dot_worker__pb2.LogsUp.FromString,
+                    response_serializer=orqestra_dot_v1_dot_worker__pb2.LogsDown.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +104,33 @@ class WorkerService:
             '/orqestra.v1.WorkerService/Work',
             orqestra_dot_v1_dot_worker__pb2.WorkerMessage.SerializeToString,
             orqestra_dot_v1_dot_worker__pb2.ServerMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Logs(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/orqestra.v1.WorkerService/Logs',
+            orqestra_dot_v1_dot_worker__pb2.LogsUp.SerializeToString,
+            orqestra_dot_v1_dot_worker__pb2.LogsDown.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,10 +16,11 @@ from orqestra import __version__
 from orqestra.clock import Clock
 from orqestra.log import get_logger
 from orqestra.model import limits
-from orqestra.v1.worker_pb2 import Hello, Welcome
+from orqestra.v1.worker_pb2 import Hello, LogsHello, Welcome
 from orqestra.v1.worker_pb2_grpc import WorkerServiceStub
 from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
+from orqestra.worker.logs import Lane
 from orqestra.worker.stream import PROTOCOL, WELCOME_SECONDS, Call, Stream, StreamEnd
 from orqestra.worker.supervision import Supervision
 
@@ -75,6 +76,7 @@ class Connection:
         self._clock = clock
         self._closing = asyncio.Event()
         self._stream: Stream | None = None
+        self._lane: Lane | None = None
         self._failures = 0
         self._told: str | None = None
 
@@ -117,7 +119,7 @@ class Connection:
             hello = self._hello()
         except OSError as error:
             return StreamEnd(kind="STATE", reason=f"the number of this session can't be stored: {error}")
-        channel = grpc.aio.insecure_channel(self._address, options=OPTIONS)
+        channel = self._open_channel()
         try:
             call: Call = WorkerServiceStub(channel).Work()
             welcome_seconds = WELCOME_SECONDS if len(self._addresses) == 1 else WELCOME_OF_SEVERAL_SECONDS
@@ -126,7 +128,21 @@ class Connection:
         finally:
             self._jobs.end_session()
             self._stream = None
+            await self._close_lane()
             await channel.close()
+
+    def _open_channel(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(self._address, options=OPTIONS)
+
+    def _open_lane(self, welcome: Welcome) -> None:
+        hello = LogsHello(session_id=welcome.session_id, key=welcome.logs_key)
+        self._lane = Lane(self._open_channel, hello, self._jobs, self._jobs.logs, self._clock)
+        self._lane.start()
+
+    async def _close_lane(self) -> None:
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            await lane.stop()
 
     def _hello(self) -> Hello:
         return Hello(
@@ -144,6 +160,8 @@ class Connection:
 
     def _welcomed(self, welcome: Welcome) -> None:
         self._told = None
+        if welcome.logs_key:
+            self._open_lane(welcome)
         log.info(
             "worker ready",
             session_id=welcome.session_id,

@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.shell import Shell
 from orqestra.worker.supervision import Supervision
+from orqestra.worker.surroundings import Surroundings
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 HAND_OVER_SIGNAL: Final = signal.SIGUSR2
@@ -58,6 +59,7 @@ class WorkerOptions:
     """How long commands go on without a daemon."""
     passed_on: tuple[str, ...] = ()
     """Variables of the worker's own environment that commands see."""
+    surroundings: Surroundings = field(default_factory=Surroundings)
 
 
 class Worker:
@@ -98,7 +100,7 @@ class Worker:
     async def _work(self, identity: Identity) -> int:
         supervision = Supervision(identity.directory, self._options.orphan_seconds)
         base = base_environment(os.environb, self._options.passed_on)
-        jobs = Jobs(self._options.slots, Shell(base, identity.jobs_directory))
+        jobs = Jobs(self._options.slots, Shell(base, identity.jobs_directory, self._options.surroundings))
         jobs.attach(supervision.open())
         connection = self._connection(identity, supervision, jobs)
 
@@ -203,6 +205,8 @@ async def _listen(supervisor: Supervisor, jobs: Jobs, connection: Connection) ->
             connection.beat_now()
 
     loop.add_reader(supervisor.fileno(), read)
+    # What came along with its introduction has been read from the socket already.
+    read()
     try:
         await ended.wait()
     finally:

@@ -43,6 +43,11 @@ class Lease:
         self._sent = {number: at for number, at in self._sent.items() if number > beat}
         return True
 
+    @property
+    def sure_until(self) -> float:
+        """Until when no server can have given the jobs that wait here to another worker."""
+        return self._sure_until
+
     def allows_start(self, now: float) -> bool:
         """Return whether no server can have given the jobs that wait here to another worker yet."""
         return now < self._sure_until

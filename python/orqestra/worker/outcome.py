@@ -13,6 +13,8 @@ from orqestra.v1.worker_pb2 import Assignment, Result
 # As a shell says it: there is no such program; there is one, but it can't be run.
 NOT_FOUND: Final = 127
 NOT_RUNNABLE: Final = 126
+# Why what waits is handed back.
+DRAINING: Final = "draining"
 # What the machine lacked, and where it failed before the command was even tried: another worker, or this
 # one later, may do better.
 MACHINE_STAGES: Final = frozenset({"directory", "stdin", "pipe", "fork", "setup"})
@@ -38,18 +40,25 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HandBack:
-    """Nothing of it ran, and that was not its own fault."""
+    """Nothing of it ran, and that was not its own fault; with `shortage`, this machine lacked something."""
 
     reason: str
+    shortage: bool = False
 
 
-def outcome(exit_: Exit, assignment: Assignment, *, returning: bool) -> Finished | HandBack:
-    """Return what is told of a command that ended. `returning`: it was the drain that ended it."""
+def outcome(exit_: Exit, assignment: Assignment, *, returning: bool, cancelled: bool = False) -> Finished | HandBack:
+    """Return what is told of a command that ended.
+
+    `returning`: if it was made to end, that was by the drain, or nobody knows why. `cancelled`: the server
+    wanted it to end.
+    """
     reason = Reason(exit_.reason)
     if exit_.stage in MACHINE_STAGES or (exit_.stage == "exec" and exit_.errno in SHORTAGES):
-        return HandBack(reason=f"spawn: {exit_.error}")
-    # "watch": the machine failed, but it had run for a moment: it can't be handed back as if it had not.
-    returned = exit_.stage == "watch" or (returning and reason is Reason.CANCELLED)
+        return HandBack(reason=f"spawn: {exit_.error}", shortage=True)
+    if reason is Reason.CANCELLED and not exit_.started_at_us and not cancelled:
+        return HandBack(reason=DRAINING)
+    ended_by_us = reason in {Reason.CANCELLED, Reason.KILLED_AFTER_GRACE} and not exit_.timed_out
+    returned = exit_.stage == "watch" or (returning and ended_by_us)
     result = Result(
         attempt=assignment.attempt,
         ok=reason is Reason.EXITED and exit_.exit_code == 0,
@@ -65,6 +74,8 @@ def outcome(exit_: Exit, assignment: Assignment, *, returning: bool) -> Finished
         user_us=exit_.user_us,
         system_us=exit_.system_us,
         max_rss_kb=exit_.max_rss_kb,
+        killed_processes=exit_.killed_processes,
+        left_processes=exit_.left_processes,
     )
     return Finished(result=result, ahead=_put_output(result, exit_))
 
@@ -97,7 +108,7 @@ def _error(exit_: Exit, assignment: Assignment) -> str:
     if exit_.error is not None:
         return exit_.error
     ignored = "; it had to be killed" if exit_.killed else ""
-    if exit_.reason == Reason.TIMEOUT.value:
+    if exit_.timed_out:
         return f"ran longer than its timeout of {assignment.timeout_ms} ms{ignored}"
     return ""
 

@@ -8,6 +8,7 @@ from orqestra._dispatch import Command
 from orqestra.model.payload import ShellPayload, parse_shell
 from orqestra.v1.worker_pb2 import Assignment
 from orqestra.worker.environment import job_environment
+from orqestra.worker.surroundings import Surroundings
 
 
 class Shell:
@@ -16,8 +17,9 @@ class Shell:
     Each gets a folder of its own below `jobs_directory`, which goes with all in it when the command has ended.
     """
 
-    def __init__(self, base: Mapping[bytes, bytes], jobs_directory: Path) -> None:
+    def __init__(self, base: Mapping[bytes, bytes], jobs_directory: Path, surroundings: Surroundings) -> None:
         self._base = base
+        self._surroundings = surroundings
         self._jobs_directory = os.fsencode(jobs_directory)
         self._cwd = os.fsencode(Path.cwd())
 
@@ -25,9 +27,11 @@ class Shell:
         """Return the command of a job, under the supervisor's `key`.
 
         Raises:
-            InvalidInput: the payload is not one that can be run.
+            InvalidInput: the payload is not one that can be run here.
         """
         payload = parse_shell(assignment.payload)
+        account = self._surroundings.account(payload)
+        assignment.timeout_ms = self._surroundings.timeout_ms(assignment.timeout_ms)
         attempt = assignment.attempt
         directory = b"%b/%d-%d" % (self._jobs_directory, attempt.job_id, attempt.fence)
         return Command(
@@ -39,6 +43,9 @@ class Shell:
             stdin=None if payload.stdin is None else payload.stdin.encode(),
             timeout_ms=assignment.timeout_ms,
             grace_ms=assignment.grace_ms,
+            limits=self._surroundings.limits(payload),
+            user=account,
+            allow_background=payload.allow_background,
             directory=directory,
             previous_output=assignment.previous_output if assignment.has_previous_output else None,
         )
@@ -46,6 +53,7 @@ class Shell:
     def _environment(self, assignment: Assignment, payload: ShellPayload, directory: bytes) -> dict[bytes, bytes]:
         return {
             **self._base,
+            **self._surroundings.home(payload),
             b"TMPDIR": directory,
             **{name.encode(): value.encode() for name, value in payload.env.items()},
             **job_environment(assignment, directory),

@@ -23,9 +23,10 @@ class Fate(Enum):
 
 @dataclass(slots=True)
 class Occupied:
-    """An attempt that has a slot; `fate` may change while it runs.
+    """An attempt that the supervisor has; `fate` may change while it does.
 
-    `adopted`: an earlier daemon started it. `ended`: it has, and how is still to be told.
+    `adopted`: an earlier daemon handed it over. `ended`: it has, and how is still to be told. `cancelled`:
+    the server wants it to end.
     """
 
     attempt: AttemptRef
@@ -33,6 +34,7 @@ class Occupied:
     fate: Fate = Fate.REPORT
     adopted: bool = False
     ended: bool = False
+    cancelled: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -41,15 +43,17 @@ class Occupied:
 
 
 class Slots:
-    """The attempts that wait here, in order, and those that run, by the executor's key.
+    """The attempts that wait here, in order, and those that the supervisor has, by its key.
 
-    `noop` jobs need no slot and wait apart. A revoked command keeps its slot until it has ended.
+    There they run as soon as one of `count` slots is free. `noop` jobs need no slot and wait apart. A
+    revoked command keeps its slot until it has ended.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.running: dict[int, Occupied] = {}
         self._keys: dict[AttemptRef, int] = {}
+        self._stuck: dict[int, int] = {}
         self._waiting: dict[AttemptRef, Assignment] = {}
         self._effortless: dict[AttemptRef, Assignment] = {}
         # By the clock: the supervisor may still know keys of an earlier daemon.
@@ -57,6 +61,21 @@ class Slots:
 
     def __contains__(self, attempt: AttemptRef) -> bool:
         return attempt in self._keys or attempt in self._waiting or attempt in self._effortless
+
+    @property
+    def stuck(self) -> str:
+        """A sentence on commands that the kernel does not end; empty if there are none."""
+        if not self._stuck:
+            return ""
+        return f"kill pending: the kernel does not end the command of job {', '.join(map(str, self._stuck.values()))}"
+
+    def note_stuck(self, key: int) -> AttemptRef | None:
+        """Note that the kernel does not end a command; return its attempt, None if it has ended."""
+        occupied = self.running.get(key)
+        if occupied is None:
+            return None
+        self._stuck[key] = occupied.attempt.job_id
+        return occupied.attempt
 
     def wait(self, attempt: AttemptRef, assignment: Assignment) -> None:
         """Put an attempt at the end of those that wait."""
@@ -68,7 +87,7 @@ class Slots:
         return itertools.chain(self._effortless, self._waiting)
 
     def key_of(self, attempt: AttemptRef) -> int | None:
-        """Return the executor's key of an attempt, None if it does not run."""
+        """Return the supervisor's key of an attempt, None if it does not have it."""
         return self._keys.get(attempt)
 
     def take_effortless(self) -> dict[AttemptRef, Assignment]:
@@ -76,26 +95,27 @@ class Slots:
         taken, self._effortless = self._effortless, {}
         return taken
 
-    def occupy(self) -> list[tuple[int, Occupied]]:
-        """Give the free slots to those that wait longest; return them with their new keys."""
-        free = max(0, self.count - len(self.running))
+    def hand_over(self) -> list[tuple[int, Occupied]]:
+        """Take out all that wait, in order, to be run; return them with their new keys."""
         started = []
-        for attempt in list(itertools.islice(self._waiting, free)):
+        for attempt, assignment in self._waiting.items():
             key = next(self._next_key)
             self._keys[attempt] = key
-            self.running[key] = Occupied(attempt, self._waiting.pop(attempt))
+            self.running[key] = Occupied(attempt, assignment)
             started.append((key, self.running[key]))
+        self._waiting = {}
         return started
 
     def adopt(self, key: int, attempt: AttemptRef, assignment: Assignment, *, ended: bool) -> None:
-        """Give a slot, if need be one too many, to what runs already under this key."""
+        """Take over what an earlier daemon handed over under this key."""
         self._keys[attempt] = key
         self.running[key] = Occupied(attempt, assignment, adopted=True, ended=ended)
         self._next_key = itertools.count(max(key + 1, next(self._next_key)))
 
     def vacate(self, key: int) -> Occupied:
-        """Give a slot back."""
+        """Note that the supervisor does not have it any more."""
         occupied = self.running.pop(key)
+        self._stuck.pop(key, None)
         del self._keys[occupied.attempt]
         return occupied
 

@@ -18,6 +18,7 @@ from orqestra.log import get_logger
 from orqestra.v1.worker_pb2 import Beat, Goodbye, Held, Hello, ServerMessage, Welcome, WorkerMessage
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.lease import Lease, boot_seconds
+from orqestra.worker.logs import follow
 from orqestra.worker.outgoing import attempt_of
 
 PROTOCOL: Final = 1
@@ -180,7 +181,7 @@ class Stream:
             case "cancel":
                 self._jobs.cancel(map(attempt_of, message.cancel.attempts))
             case "follow":
-                self._jobs.follow(attempt_of(message.follow.attempt), stop=message.follow.stop)
+                follow(self._jobs, message.follow)
             case "list_held":
                 self._outgoing.answer_held(Held(seq=message.list_held.seq, held=self._jobs.held()))
             case _:

@@ -32,7 +32,7 @@ PROGRAM: Final = (
     " orphan_ms=int(sys.argv[5]))"
 )
 # `-I`: whatever the environment says of Python is not meant for it.
-COMMAND: Final = (sys.executable, "-I", "-c", PROGRAM)
+COMMAND: tuple[str, ...] = (sys.executable, "-I", "-c", PROGRAM)
 # From its last word to its end: the disk may take two seconds to take what waits.
 END_SECONDS: Final = 4.0
 

@@ -16,9 +16,10 @@ def ceiling(base_ms: int, factor: float, cap_ms: int, attempt: int) -> int:
     return min(cap_ms, floor(value))
 
 
-def jittered(ceiling_ms: int, seed: int) -> int:
-    """A uniform integer from 0 to the ceiling: the high word of a 128-bit product."""
-    return splitmix64(seed % WORD) * (ceiling_ms + 1) // WORD
+def jittered(ceiling_ms: int, seed: int, jitter: str = "full") -> int:
+    """A uniform integer up to the ceiling, from where the jitter begins: the high word of a 128-bit product."""
+    floor_ms = {"full": 0, "equal": ceiling_ms // 2, "none": ceiling_ms}[jitter]
+    return floor_ms + splitmix64(seed % WORD) * (ceiling_ms - floor_ms + 1) // WORD
 
 
 def splitmix64(seed: int) -> int:

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::command::Command;
+use crate::sys::own;
 
 /// Keys are below this: the numbers of descriptors are made of them.
 pub const KEY_END: u64 = 1 << 62;
@@ -39,16 +40,37 @@ pub enum Withdrawal {
     Other,
 }
 
-/// Shared by the caller (`add`), the spawners (`next`) and the reaper (all else).
+/// Shared by the caller (`add`, `open`), the spawners (`next`) and the reaper (all else).
 #[derive(Default)]
 pub struct Backlog {
     inner: Mutex<Inner>,
     changed: Condvar,
 }
 
+/// When commands that wait may start.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// While fewer than this many run.
+    pub running: usize,
+    /// Until this time, in microseconds since the machine was started, suspended times included.
+    pub until_us: u64,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            running: usize::MAX,
+            until_us: u64::MAX,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     phases: HashMap<u64, Phase>,
+    /// How many of them are not waiting.
+    running: usize,
+    window: Window,
     /// Keys in order of arrival, withdrawn ones included.
     order: VecDeque<u64>,
     /// Nothing is taken any more.
@@ -70,14 +92,22 @@ impl Backlog {
         Ok(())
     }
 
-    /// The next command to start; waits for one. None: the spawner is to end.
+    /// Has commands start within this window from now on.
+    pub fn open(&self, window: Window) {
+        self.lock().window = window;
+        self.changed.notify_all();
+    }
+
+    /// The next command to start; waits for one that may. None: the spawner is to end.
     pub fn next(&self) -> Option<Arc<Command>> {
         let mut inner = self.lock();
         loop {
             if inner.closed {
                 return None;
             }
-            if let Some(command) = inner.pop() {
+            if inner.may_start()
+                && let Some(command) = inner.pop()
+            {
                 return Some(command);
             }
             inner = self
@@ -132,7 +162,13 @@ impl Backlog {
     pub fn forget(&self, keys: impl Iterator<Item = u64>) {
         let mut inner = self.lock();
         for key in keys {
-            inner.phases.remove(&key);
+            let phase = inner.phases.remove(&key);
+            inner.running -= usize::from(matches!(phase, Some(Phase::Launching | Phase::Running)));
+        }
+        let waits = !inner.order.is_empty();
+        drop(inner);
+        if waits {
+            self.changed.notify_all();
         }
     }
 
@@ -184,6 +220,12 @@ impl Inner {
         Ok(())
     }
 
+    fn may_start(&self) -> bool {
+        self.running < self.window.running
+            && !self.order.is_empty()
+            && (self.window.until_us == u64::MAX || own::boot_us() < self.window.until_us)
+    }
+
     fn keys(&self, chosen: impl Fn(&Phase) -> bool) -> Vec<u64> {
         self.phases
             .iter()
@@ -200,6 +242,7 @@ impl Inner {
             if let Phase::Waiting(command) = phase {
                 let command = Arc::clone(command);
                 *phase = Phase::Launching;
+                self.running += 1;
                 return Some(command);
             }
         }

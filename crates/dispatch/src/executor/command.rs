@@ -34,13 +34,15 @@ pub struct Command {
     pub limits: Limits,
     /// Whom it runs as; None: whoever runs this process.
     pub user: Option<User>,
-    /// Whether what it leaves running when it ends by itself may stay.
+    /// Whether what it leaves running when it ends by itself may stay. Nobody reads its output any
+    /// more, and the directory goes.
     pub allow_background: bool,
 }
 
 impl Command {
-    /// The command as the system takes it, or a sentence on why it can't.
-    pub(super) fn program(&self) -> Result<Program, String> {
+    /// The command as the system takes it, or a sentence on why it can't. `counted`: something else
+    /// counts its processes.
+    pub(super) fn program(&self, counted: bool) -> Result<Program, String> {
         let name = self
             .argv
             .first()
@@ -63,7 +65,7 @@ impl Command {
                 .map(|cwd| text(cwd, || "cwd".into()))
                 .transpose()?,
             niceness: self.limits.nice,
-            limits: self.limits.of_process(self.has_own_user()),
+            limits: self.limits.of_process(!counted && self.has_own_user()),
             user: self.user.clone(),
         })
     }

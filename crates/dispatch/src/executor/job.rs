@@ -1,53 +1,27 @@
 //! One running command: its main process, its pipes, what it wrote and where it stands.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
-use super::capture::{Bounds, Capture};
+use hashbrown::HashSet;
+
+use super::capture::Bounds;
+use super::census::Process;
+use super::cgroup::Group;
 use super::directory::Directory;
+use super::kinship::Mark;
 use super::ladder::{Ladder, Stop};
+use super::limits::Limits;
+use super::lookout::{Identity, Trace};
+use super::reading::{Reading, Source};
 use super::report::{Exit, Failure, Outbox, Reason, Stream};
 use super::spawn::{Launched, Running};
 use crate::sys::child::Child;
 use crate::sys::poll::Poll;
-use crate::sys::process::{self, Ending};
+use crate::sys::process::{self, Ending, Usage};
 
-/// The size of the buffer that pipes are read into: that of a pipe. Larger pipes gain nothing here.
-pub const SCRATCH_BYTES: usize = 64 * 1024;
-/// Reads of one stream in a row, enough to empty the largest pipe; then the others have their turn.
-const READS: usize = 16;
-
-/// What a descriptor of a command stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The end of its main process.
-    Process,
-    /// Output.
-    Output(Stream),
-}
-
-impl Source {
-    /// The number under which it is watched.
-    pub fn number(self, key: u64) -> u64 {
-        let low = match self {
-            Self::Process => 0,
-            Self::Output(stream) => stream as u64,
-        };
-        key << 2 | low
-    }
-
-    /// The key and source behind a number.
-    pub fn of(number: u64) -> (u64, Self) {
-        let source = match number & 3 {
-            0 => Self::Process,
-            1 => Self::Output(Stream::Stdout),
-            _ => Self::Output(Stream::Stderr),
-        };
-        (number >> 2, source)
-    }
-}
+/// So many processes that are to be killed are stopped first.
+const CROWD: usize = 16;
 
 /// A command from exec to its report.
 pub struct Job {
@@ -55,7 +29,15 @@ pub struct Job {
     pub ladder: Ladder,
     /// Its private directory, to be removed when it has ended.
     pub directory: Option<Directory>,
+    /// Its group, if it has one.
+    pub group: Option<Group>,
+    /// What its environment holds.
+    pub mark: Option<Mark>,
     key: u64,
+    limits: Limits,
+    allow_background: bool,
+    /// Descendants that were sent KILL.
+    killed: HashSet<Identity>,
     child: Child,
     outputs: [Reading; 2],
     followed: bool,
@@ -64,19 +46,13 @@ pub struct Job {
     ended: Option<Instant>,
 }
 
-struct Reading {
-    stream: Stream,
-    /// None: at its end.
-    pipe: Option<File>,
-    capture: Capture,
-}
-
 impl Job {
     /// Takes over a command that was just started.
     pub fn new(launched: Launched, bounds: Bounds) -> Self {
         let Launched {
             command,
             directory,
+            group,
             running,
         } = launched;
         let Running {
@@ -86,19 +62,19 @@ impl Job {
             started,
             started_at_us,
         } = running;
-        let reading = |stream, pipe| Reading {
-            stream,
-            pipe: Some(pipe),
-            capture: Capture::new(bounds),
-        };
         Self {
             ladder: Ladder::new(started, command.timeout, command.grace),
-            key: command.key,
             directory,
+            group,
+            mark: Mark::given(&command.env),
+            key: command.key,
+            limits: command.limits,
+            allow_background: command.allow_background,
+            killed: HashSet::new(),
             child,
             outputs: [
-                reading(Stream::Stdout, stdout),
-                reading(Stream::Stderr, stderr),
+                Reading::new(Stream::Stdout, stdout, bounds),
+                Reading::new(Stream::Stderr, stderr, bounds),
             ],
             followed: false,
             started,
@@ -113,24 +89,15 @@ impl Job {
             self.child.process.as_raw_fd(),
             Source::Process.number(self.key),
         )?;
-        for output in &self.outputs {
-            if let Some(pipe) = &output.pipe {
-                poll.add(
-                    pipe.as_raw_fd(),
-                    Source::Output(output.stream).number(self.key),
-                )?;
-            }
-        }
-        Ok(())
+        let mut outputs = self.outputs.iter();
+        outputs.try_for_each(|output| output.watch(self.key, poll))
     }
 
     /// Begins to give live output, with what is still kept from these offsets on.
     pub fn follow(&mut self, offsets: [u64; 2], outbox: &Outbox) {
         self.followed = true;
         for (output, offset) in self.outputs.iter().zip(offsets) {
-            if output.capture.total() > offset {
-                outbox.live(self.key, output.stream, output.capture.kept_from(offset));
-            }
+            output.follow(self.key, offset, outbox);
         }
     }
 
@@ -153,7 +120,7 @@ impl Job {
 
     /// Whether both streams are at their end.
     pub fn is_drained(&self) -> bool {
-        self.outputs.iter().all(|output| output.pipe.is_none())
+        self.outputs.iter().all(Reading::is_at_end)
     }
 
     /// Whether the main process has ended, as the kernel sees it now.
@@ -172,52 +139,124 @@ impl Job {
     /// were asked twice.
     ///
     /// The main process is reaped by `finish` alone, and until then, even as a zombie, it keeps its
-    /// number, which is also the group's, from being given to somebody else. Call it only after
-    /// `has_ended` was false: a part of this process that we don't know could have reaped it.
+    /// number, which is also the group's, from being given to somebody else. A part of this process
+    /// that we don't know could have reaped it, though.
     pub fn signal(&self, signal: libc::c_int) {
-        process::signal_group(self.child.pid, signal);
+        if process::is_held(&self.child.process) {
+            process::signal_group(self.child.pid, signal);
+        }
     }
 
-    /// The report of a command whose main process has ended. The order matters: KILL for what is
-    /// left of the group while the zombie of its leader still holds the number (see `signal`), and
-    /// only then the reaping.
-    pub fn finish(mut self, poll: &Poll) -> Exit {
-        self.outputs
-            .iter_mut()
-            .for_each(|output| output.close(poll));
-        if process::is_zombie(&self.child.process) {
+    /// By what its processes are found.
+    pub fn trace(&self) -> Trace<'_> {
+        Trace {
+            key: self.key,
+            leader: self.child.pid,
+            mark: self.mark.as_ref(),
+        }
+    }
+
+    /// Whether what is left of it when its main process has ended stays.
+    pub fn may_leave(&self) -> bool {
+        self.allow_background && self.ladder.stop().is_none()
+    }
+
+    /// TERM to those of its processes that have left the group, which has it already.
+    pub fn terminate(&self, members: &[Process]) {
+        let outside = members
+            .iter()
+            .filter(|member| member.group != self.child.pid);
+        for member in outside {
+            member.signal(libc::SIGTERM);
+        }
+    }
+
+    /// KILL to all its processes.
+    pub fn kill(&mut self, members: &[Process]) {
+        let leader = self.child.pid;
+        let others = members.iter().filter(|member| member.pid != leader);
+        if members.len() > CROWD {
+            // Many may be getting more: whoever stands still does not.
+            self.signal(libc::SIGSTOP);
+            others.clone().for_each(|member| {
+                member.signal(libc::SIGSTOP);
+            });
+        }
+        for member in others {
+            if member.signal(libc::SIGKILL) {
+                self.killed.insert((member.pid, member.start));
+            }
+        }
+        self.signal(libc::SIGKILL);
+        if let Some(group) = &mut self.group {
+            group.kill();
+        }
+    }
+
+    /// The report of a command whose main process has ended, and of which so many processes are left.
+    /// The order matters: KILL for the group while the zombie of its leader still holds the number (see
+    /// `signal`), and only then the reaping.
+    /// Gives its group back, too.
+    pub fn finish(mut self, poll: &Poll, left: u32) -> (Exit, Option<Group>) {
+        self.close(poll);
+        if !self.may_leave() {
             self.signal(libc::SIGKILL);
         }
         let reaped = process::reap(&self.child.process);
-        let ending = reaped.map(|(ending, _)| ending);
-        let reason = match (self.ladder.stop(), ending) {
-            (Some(Stop::Timeout), _) => Reason::Timeout,
-            (Some(Stop::Cancel), _) => Reason::Cancelled,
-            (None, Some(Ending::Signal(_))) => Reason::Signalled,
-            (None, Some(Ending::Code(_)) | None) => Reason::Exited,
-        };
-        let [stdout, stderr] = self.outputs.map(|output| output.capture.finish());
+        let (ending, usage) = reaped.unzip();
+        let mut usage = usage.unwrap_or_default();
+        usage.max_tree_kb = self.group.as_ref().map_or(0, Group::peak_kb);
+        let reason = self.reason(ending, usage);
+        let stop = self.ladder.stop();
+        let [stdout, stderr] = self.outputs.map(Reading::finish);
         let ended = self.ended.unwrap_or_else(Instant::now);
-        Exit {
+        let exit = Exit {
             key: self.key,
             reason,
             ending,
             failure: reaped.is_none().then(stolen),
-            killed: self.ladder.killed(),
+            killed: self.ladder.killed() || (stop.is_some() && !self.killed.is_empty()),
+            timed_out: stop == Some(Stop::Timeout),
+            killed_processes: self.killed.len() as u32,
+            left_processes: left,
             stdout,
             stderr,
             started_at_us: self.started_at_us,
             wall_us: ended.saturating_duration_since(self.started).as_micros() as u64,
-            usage: reaped.map(|(_, usage)| usage).unwrap_or_default(),
+            usage,
+        };
+        (exit, self.group)
+    }
+
+    /// Lets go of its pipes: nobody reads them any more.
+    pub fn close(&mut self, poll: &Poll) {
+        self.outputs
+            .iter_mut()
+            .for_each(|output| output.close(poll));
+    }
+
+    fn was_short_of_memory(&self) -> bool {
+        let group = self.group.as_ref();
+        group.is_some_and(Group::was_short_of_memory)
+    }
+
+    fn reason(&self, ending: Option<Ending>, usage: Usage) -> Reason {
+        let by_kill = ending == Some(Ending::Signal(libc::SIGKILL));
+        match (self.ladder.stop(), ending) {
+            (Some(_), _) if by_kill && self.ladder.outlasted() => Reason::KilledAfterGrace,
+            (Some(Stop::Timeout), _) => Reason::Timeout,
+            (Some(Stop::Cancel), _) => Reason::Cancelled,
+            _ if self.was_short_of_memory() => Reason::Oom,
+            (None, Some(ending)) if self.limits.ended(ending, usage) => Reason::ResourceLimit,
+            (None, Some(Ending::Signal(_))) => Reason::Signalled,
+            (None, Some(Ending::Code(_)) | None) => Reason::Exited,
         }
     }
 
     /// Ends a command that can't be watched.
     pub fn abandon(&mut self, poll: &Poll) {
         poll.remove(self.child.process.as_raw_fd());
-        self.outputs
-            .iter_mut()
-            .for_each(|output| output.close(poll));
+        self.close(poll);
         self.signal(libc::SIGKILL);
         process::reap_dying(&self.child.process);
     }
@@ -230,35 +269,5 @@ fn stolen() -> Failure {
         stage: "reap",
         errno: libc::ECHILD,
         error,
-    }
-}
-
-impl Reading {
-    fn read(&mut self, key: u64, scratch: &mut [u8], poll: &Poll, followers: Option<&Outbox>) {
-        for _ in 0..READS {
-            let Some(pipe) = &mut self.pipe else { return };
-            let count = match pipe.read(scratch) {
-                Ok(0) => return self.close(poll),
-                Ok(count) => count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return self.close(poll),
-            };
-            let data = &scratch[..count];
-            if let Some(outbox) = followers {
-                outbox.live(
-                    key,
-                    self.stream,
-                    std::iter::once((self.capture.total(), data)),
-                );
-            }
-            self.capture.push(data);
-        }
-    }
-
-    fn close(&mut self, poll: &Poll) {
-        if let Some(pipe) = self.pipe.take() {
-            poll.remove(pipe.as_raw_fd());
-        }
     }
 }

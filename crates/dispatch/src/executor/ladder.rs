@@ -1,5 +1,5 @@
-//! The end of a command, step by step: TERM, after the grace KILL, after the main process the drain
-//! of its pipes.
+//! The end of a command, step by step: TERM, after the grace KILL, after the main process the drain of
+//! its pipes, and then what is left of its processes.
 //!
 //! Decides from what it is told and the time it is given; the reaper acts.
 
@@ -7,6 +7,12 @@ use std::time::{Duration, Instant};
 
 /// Nobody waits longer: a century.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// How long the kernel has to end a main process that was sent KILL before that is told.
+const STUCK: Duration = Duration::from_secs(5);
+/// How long what is left is killed again and again.
+const SWEEPING: Duration = Duration::from_secs(2);
+/// The pause after the first sweep, and the longest: each is twice the one before.
+const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
 /// Why a command was made to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +28,23 @@ pub enum Stop {
 pub enum Action {
     /// Nothing.
     Wait,
-    /// Send TERM to the group.
+    /// Send TERM to all its processes.
     Terminate,
-    /// Send KILL to the group.
+    /// Send KILL to all its processes.
     Kill,
-    /// Stop waiting for the pipes: the command has ended.
-    Finish,
+    /// Tell that the kernel can't end it.
+    Tell,
+    /// Stop waiting for the pipes; see what is left of its processes.
+    Sweep,
+}
+
+/// What those have coming who outlive the main process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// They had TERM and still have time.
+    Grace,
+    /// KILL.
+    Kill,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +57,19 @@ enum Phase {
     },
     /// KILL was sent. There is nothing stronger: a process that the kernel can't end keeps its
     /// slot.
-    Killing,
+    Killing {
+        tell_at: Option<Instant>,
+    },
     /// The main process has ended. Others may still hold its pipes.
     Draining {
         until: Instant,
+        kill_at: Instant,
+    },
+    /// Others may still live. Without `next`, a sweep is under way.
+    Sweeping {
+        next: Option<Instant>,
+        pause: Duration,
+        kill_at: Instant,
     },
 }
 
@@ -53,6 +79,7 @@ pub struct Ladder {
     grace: Duration,
     stop: Option<Stop>,
     killed: bool,
+    outlasted: bool,
 }
 
 impl Ladder {
@@ -65,6 +92,7 @@ impl Ladder {
             grace,
             stop: None,
             killed: false,
+            outlasted: false,
         }
     }
 
@@ -72,8 +100,8 @@ impl Ladder {
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Running { timeout_at } => timeout_at,
-            Phase::Terminating { kill_at: at } | Phase::Draining { until: at } => Some(at),
-            Phase::Killing => None,
+            Phase::Terminating { kill_at: at } | Phase::Draining { until: at, .. } => Some(at),
+            Phase::Killing { tell_at: at } | Phase::Sweeping { next: at, .. } => at,
         }
     }
 
@@ -84,9 +112,16 @@ impl Ladder {
         }
         match self.phase {
             Phase::Running { .. } => self.terminate(now, Stop::Timeout),
-            Phase::Terminating { .. } => self.kill(),
-            Phase::Killing => Action::Wait,
-            Phase::Draining { .. } => self.finish(),
+            Phase::Terminating { .. } => {
+                self.outlasted = true;
+                self.kill(now)
+            }
+            Phase::Killing { .. } => {
+                self.phase = Phase::Killing { tell_at: None };
+                Action::Tell
+            }
+            Phase::Draining { .. } => self.drained(now),
+            Phase::Sweeping { pause, kill_at, .. } => self.sweep_now(pause, kill_at),
         }
     }
 
@@ -94,38 +129,82 @@ impl Ladder {
     pub fn cancel(&mut self, now: Instant) -> Action {
         match self.phase {
             Phase::Running { .. } => self.terminate(now, Stop::Cancel),
-            Phase::Terminating { .. } | Phase::Killing | Phase::Draining { .. } => Action::Wait,
+            _ => Action::Wait,
         }
     }
 
     /// It is to end at once.
-    pub fn kill(&mut self) -> Action {
+    pub fn kill(&mut self, now: Instant) -> Action {
         match self.phase {
             Phase::Running { .. } | Phase::Terminating { .. } => {
                 self.stop.get_or_insert(Stop::Cancel);
                 self.killed = true;
-                self.phase = Phase::Killing;
+                self.phase = Phase::Killing {
+                    tell_at: Some(now + STUCK),
+                };
                 Action::Kill
             }
-            Phase::Killing => Action::Wait,
-            Phase::Draining { .. } => self.finish(),
+            Phase::Killing { .. } => Action::Wait,
+            Phase::Draining { .. } => {
+                self.phase = Phase::Draining {
+                    until: now,
+                    kill_at: now,
+                };
+                self.drained(now)
+            }
+            Phase::Sweeping { pause, kill_at, .. } => self.sweep_now(pause, kill_at.min(now)),
         }
     }
 
-    /// The main process has ended. What the rest of the group still writes is read for `drain`, and
+    /// The main process has ended. What the rest of its processes still write is read for `drain`, and
     /// after a TERM at least until the grace is over: that they hold the pipes shows that they are
-    /// still cleaning up.
+    /// still cleaning up. After a KILL nobody has anything to say.
     pub fn main_ended(&mut self, now: Instant, drain: Duration) {
         let drained = after(now, drain);
-        let until = match self.phase {
-            Phase::Terminating { kill_at } => kill_at.max(drained),
-            Phase::Running { .. } | Phase::Killing => drained,
-            Phase::Draining { until } => until,
+        let (until, kill_at) = match self.phase {
+            Phase::Running { .. } => (drained, now),
+            Phase::Terminating { kill_at } => (kill_at.max(drained), kill_at),
+            Phase::Killing { .. } => (now, now),
+            Phase::Draining { .. } | Phase::Sweeping { .. } => return,
         };
-        self.phase = Phase::Draining { until };
+        self.phase = Phase::Draining { until, kill_at };
     }
 
-    /// Whether the main process has ended.
+    /// The pipes are at their end, or it does not matter any more.
+    pub fn drained(&mut self, now: Instant) -> Action {
+        let Phase::Draining { kill_at, .. } = self.phase else {
+            return Action::Wait;
+        };
+        self.sweep_now(PAUSES[0], kill_at.max(now))
+    }
+
+    /// Something is left: it gets KILL if that is due, and there will be another sweep, if `Some`.
+    /// None: what is left can't be ended.
+    pub fn sweep(&mut self, now: Instant) -> Option<Due> {
+        let Phase::Sweeping { pause, kill_at, .. } = self.phase else {
+            return None;
+        };
+        if now >= after(kill_at, SWEEPING) {
+            return None;
+        }
+        self.phase = Phase::Sweeping {
+            next: Some(now + pause),
+            pause: PAUSES[1].min(pause * 2),
+            kill_at,
+        };
+        Some(if now >= kill_at {
+            Due::Kill
+        } else {
+            Due::Grace
+        })
+    }
+
+    /// Whether the main process lives, as far as we know.
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.phase, Phase::Draining { .. } | Phase::Sweeping { .. })
+    }
+
+    /// Whether the pipes are what we wait for.
     pub fn is_draining(&self) -> bool {
         matches!(self.phase, Phase::Draining { .. })
     }
@@ -135,16 +214,23 @@ impl Ladder {
         self.stop
     }
 
-    /// Whether KILL was needed.
+    /// Whether the main process was sent KILL.
     pub fn killed(&self) -> bool {
         self.killed
     }
 
-    /// Ends a drain that did not end by itself: whoever still holds the pipes gets KILL. After a TERM,
-    /// that is one that was needed.
-    fn finish(&mut self) -> Action {
-        self.killed |= self.stop.is_some();
-        Action::Finish
+    /// Whether that was because it had a TERM and was there for the whole grace.
+    pub fn outlasted(&self) -> bool {
+        self.outlasted
+    }
+
+    fn sweep_now(&mut self, pause: Duration, kill_at: Instant) -> Action {
+        self.phase = Phase::Sweeping {
+            next: None,
+            pause,
+            kill_at,
+        };
+        Action::Sweep
     }
 
     fn terminate(&mut self, now: Instant, stop: Stop) -> Action {
@@ -181,11 +267,18 @@ mod tests {
         assert_eq!(ladder.deadline(), Some(start + 15 * SECOND));
         assert_eq!(ladder.cancel(start + 11 * SECOND), Action::Wait);
         assert_eq!(ladder.expire(start + 15 * SECOND), Action::Kill);
+        assert_eq!(ladder.stop(), Some(Stop::Timeout));
+        assert!(ladder.killed() && ladder.outlasted());
+    }
+
+    #[test]
+    fn what_the_kernel_cannot_end_is_told_once() {
+        let (mut ladder, start) = ladder(None);
+        assert_eq!(ladder.kill(start), Action::Kill);
+        assert_eq!(ladder.deadline(), Some(start + 5 * SECOND));
+        assert_eq!(ladder.expire(start + 5 * SECOND), Action::Tell);
         assert_eq!(ladder.deadline(), None);
-        assert_eq!(
-            (ladder.stop(), ladder.killed()),
-            (Some(Stop::Timeout), true)
-        );
+        assert!(ladder.is_alive());
     }
 
     #[test]
@@ -195,28 +288,56 @@ mod tests {
         ladder.main_ended(start + SECOND, 2 * SECOND);
         assert!(ladder.is_draining());
         assert_eq!(ladder.cancel(start + SECOND), Action::Wait);
-        assert_eq!(ladder.expire(start + 3 * SECOND), Action::Finish);
+        assert_eq!(ladder.expire(start + 3 * SECOND), Action::Sweep);
+        assert_eq!(ladder.sweep(start + 3 * SECOND), Some(Due::Kill));
         assert_eq!((ladder.stop(), ladder.killed()), (None, false));
     }
 
     #[test]
-    fn the_group_keeps_its_grace_when_the_leader_obeys_at_once() {
+    fn the_others_keep_their_grace_when_the_leader_obeys_at_once() {
         let (mut ladder, start) = ladder(None);
         assert_eq!(ladder.cancel(start), Action::Terminate);
         ladder.main_ended(start, 2 * SECOND);
         assert_eq!(ladder.deadline(), Some(start + 5 * SECOND));
-        assert_eq!(ladder.expire(start + 5 * SECOND), Action::Finish);
-        assert_eq!((ladder.stop(), ladder.killed()), (Some(Stop::Cancel), true));
+        assert_eq!(ladder.drained(start + SECOND), Action::Sweep);
+        assert_eq!(ladder.drained(start + SECOND), Action::Wait);
+        assert_eq!(ladder.sweep(start + SECOND), Some(Due::Grace));
+        assert_eq!(ladder.expire(start + 5 * SECOND), Action::Sweep);
+        assert_eq!(ladder.sweep(start + 5 * SECOND), Some(Due::Kill));
+        assert_eq!(ladder.stop(), Some(Stop::Cancel));
+        assert!(!ladder.killed() && !ladder.outlasted());
     }
 
     #[test]
-    fn kill_skips_the_grace_and_ends_a_drain() {
+    fn sweeps_have_an_end() {
+        let (mut ladder, start) = ladder(None);
+        ladder.main_ended(start, SECOND);
+        assert_eq!(ladder.drained(start), Action::Sweep);
+        let mut now = start;
+        while ladder.sweep(now).is_some() {
+            now = ladder.deadline().expect("the next sweep");
+        }
+        assert!((SWEEPING..SWEEPING + PAUSES[1]).contains(&(now - start)));
+    }
+
+    #[test]
+    fn kill_skips_the_grace_and_the_drain() {
         let (mut first, start) = ladder(None);
-        assert_eq!(first.kill(), Action::Kill);
-        assert_eq!(first.kill(), Action::Wait);
+        assert_eq!(first.cancel(start), Action::Terminate);
+        assert_eq!(first.kill(start), Action::Kill);
+        assert_eq!(first.kill(start), Action::Wait);
         first.main_ended(start, SECOND);
-        assert_eq!(first.kill(), Action::Finish);
-        assert_eq!((first.stop(), first.killed()), (Some(Stop::Cancel), true));
+        assert_eq!(first.expire(start), Action::Sweep);
+        assert_eq!(first.sweep(start), Some(Due::Kill));
+        assert_eq!(
+            (first.stop(), first.outlasted()),
+            (Some(Stop::Cancel), false)
+        );
+        let (mut second, _) = ladder(None);
+        second.cancel(start);
+        second.main_ended(start, SECOND);
+        assert_eq!(second.kill(start), Action::Sweep);
+        assert_eq!(second.sweep(start), Some(Due::Kill));
     }
 
     #[test]

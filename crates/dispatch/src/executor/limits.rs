@@ -1,10 +1,13 @@
 //! What a command may use.
 
 use crate::sys::child::Limit;
+use crate::sys::process::{Ending, Usage};
 
 /// Descriptors of a command that says nothing: what most systems start with, since programs that loop
 /// over all possible ones suffer from a large number. They can raise it themselves.
 const OPEN_FILES: u64 = 1024;
+/// A shell adds the number of a signal to it.
+const SHELL_SIGNALLED: i32 = 128;
 /// Beyond all hard limits.
 const ALL: u64 = u64::MAX;
 
@@ -53,5 +56,21 @@ impl Limits {
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    /// Whether it was a limit that ended a main process like this.
+    pub(super) fn ended(&self, ending: Ending, usage: Usage) -> bool {
+        let cpu = |seconds: u64| usage.user_us + usage.system_us >= seconds * 1_000_000;
+        match ending {
+            Ending::Signal(libc::SIGXCPU | libc::SIGXFSZ) => true,
+            // Who ignores XCPU gets KILL a second later.
+            Ending::Signal(libc::SIGKILL) => self.cpu_seconds.is_some_and(cpu),
+            Ending::Signal(_) => false,
+            // So a shell tells how the last program that it ran has ended.
+            Ending::Code(code) => {
+                (code == SHELL_SIGNALLED + libc::SIGXCPU && self.cpu_seconds.is_some())
+                    || (code == SHELL_SIGNALLED + libc::SIGXFSZ && self.file_bytes.is_some())
+            }
+        }
     }
 }

@@ -14,6 +14,8 @@ pub enum Message {
     Launched(Box<Launched>),
     /// A spawner could not.
     Refused(u64, Failure),
+    /// Start none of these that still wait.
+    Withdraw(Vec<u64>),
     /// TERM these, after their grace KILL.
     Cancel(Vec<u64>),
     /// KILL these.

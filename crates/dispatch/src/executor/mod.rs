@@ -1,6 +1,6 @@
 //! Runs commands: starts them, reads their output, ends them, reports how they ended.
 //!
-//! Knows no Python and no jobs; later it moves into a process of its own. Read it in this order:
+//! Knows no Python and no jobs. Read it in this order:
 //!
 //! - `command`: what is to be run, and within which `limits`.
 //! - `backlog`: where commands wait for a spawner.
@@ -9,29 +9,40 @@
 //! - `directory`: the private directory of a command; `removal`: how it goes, whatever is in it.
 //! - `mailbox`: what spawners and callers tell the reaper.
 //! - `reaper`: the one thread that owns all running commands, each a `job`.
-//! - `ladder`: how a command is made to end: TERM, KILL, drain.
-//! - `capture`: what is kept of its output.
+//! - `ladder`: how a command is made to end: TERM, KILL, drain, and the sweep of what is left.
+//! - `cgroup`: a group for each command, where the system lets us; else
+//! - `lookout`: which processes belong to which command. `census` is what `/proc` shows, `kinship`
+//!   what follows from it.
+//! - `reading`: the pipes of a command; `capture`: what is kept of its output.
 //! - `report`: what the caller gets to know.
 //!
-//! Out of reach, for now: descendants that leave the session of their command (`setsid`, double
-//! fork) are neither seen nor killed. They can't hold a slot: their pipes are closed when the drain
-//! is over.
+//! All processes of a command end with it, also those that have left its group and session, unless it
+//! may leave them running. That takes a reaper on the main thread of a process of its own
+//! (`Executor::prepare`): only there is known that a command has left something, and only there those
+//! are found that have cleared their environment. With `Executor::new`, a command that ends by itself
+//! takes its group along and nobody else.
 #![deny(unsafe_code)]
 
 use std::io;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 mod backlog;
 mod capture;
+mod census;
+mod cgroup;
 mod command;
 mod directory;
 mod job;
+mod kinship;
 mod ladder;
 mod limits;
+mod lookout;
 mod mailbox;
+mod reading;
 mod reaper;
 mod removal;
 mod report;
@@ -39,8 +50,10 @@ mod spawn;
 
 pub use crate::sys::child::User;
 pub use crate::sys::process::{Ending, Usage};
-pub use backlog::{KEY_END, StartError};
+pub use backlog::{KEY_END, StartError, Window};
 pub use capture::{Bounds, Output};
+pub use census::kill_marked;
+pub use cgroup::usable_cgroup;
 pub use command::Command;
 pub use limits::Limits;
 pub use reaper::Reaper;
@@ -49,7 +62,9 @@ pub use report::{Exit, Failure, Live, Reason, Reports, Stream};
 
 use crate::sys::{descriptors, process};
 use backlog::Backlog;
+use cgroup::Groups;
 use mailbox::{Mailbox, Message};
+use reaper::Ways;
 use report::Outbox;
 use spawn::Spawner;
 
@@ -57,7 +72,7 @@ use spawn::Spawner;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How an executor is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Threads that start commands.
     pub spawners: usize,
@@ -65,6 +80,9 @@ pub struct Settings {
     pub bounds: Bounds,
     /// How long the pipes of a command are read after its main process has ended.
     pub drain: Duration,
+    /// A directory in which control groups can be made, one for each command: see `usable_cgroup`.
+    /// None: commands run where this process does.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Runs commands until it is stopped or dropped.
@@ -80,7 +98,7 @@ impl Executor {
     /// # Errors
     /// The system gives no more threads or descriptors.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        let (executor, reaper) = Self::assemble(settings)?;
+        let (executor, reaper) = Self::assemble(settings, false)?;
         thread::Builder::new()
             .name("reaper".into())
             .spawn(move || reaper.run())?;
@@ -97,7 +115,7 @@ impl Executor {
     /// The system gives no more threads or descriptors.
     pub fn prepare(settings: Settings) -> io::Result<(Self, Reaper)> {
         process::adopt_orphans()?;
-        Self::assemble(settings)
+        Self::assemble(settings, true)
     }
 
     /// A descriptor that is readable while reports wait; valid as long as the executor lives.
@@ -114,13 +132,24 @@ impl Executor {
         self.backlog.add(commands)
     }
 
-    /// TERM to the groups of these commands, KILL after their grace. Those that have not started
+    /// Has commands start within this window from now on; they wait meanwhile, in the order in which
+    /// they came.
+    pub fn open(&self, window: Window) {
+        self.backlog.open(window);
+    }
+
+    /// Takes back those of these commands that have not started: they are reported as cancelled.
+    pub fn withdraw(&self, keys: Vec<u64>) {
+        self.mailbox.post(Message::Withdraw(keys));
+    }
+
+    /// TERM to all processes of these commands, KILL after their grace. Those that have not started
     /// never will.
     pub fn cancel(&self, keys: Vec<u64>) {
         self.mailbox.post(Message::Cancel(keys));
     }
 
-    /// KILL to the groups of these commands.
+    /// KILL to all processes of these commands.
     pub fn kill(&self, keys: Vec<u64>) {
         self.mailbox.post(Message::Kill(keys));
     }
@@ -152,7 +181,7 @@ impl Executor {
     /// Takes no more commands and reports those that wait as cancelled. The threads end with the
     /// last command.
     ///
-    /// With `kill`, all groups are sent KILL and their end is awaited, at most five seconds; else
+    /// With `kill`, all processes are sent KILL and their end is awaited, at most five seconds; else
     /// they go on.
     pub fn stop(&self, kill: bool) {
         self.backlog.refuse();
@@ -163,19 +192,26 @@ impl Executor {
     }
 
     /// The parts, with running spawners. They end with the reaper, also with one that never ran.
-    fn assemble(settings: Settings) -> io::Result<(Self, Reaper)> {
-        let Settings {
-            spawners,
-            bounds,
-            drain,
-        } = settings;
+    fn assemble(settings: Settings, adopting: bool) -> io::Result<(Self, Reaper)> {
+        let bounds = settings.bounds;
+        let groups = settings.cgroup.map(|base| Arc::new(Groups::new(base)));
         let backlog = Arc::new(Backlog::default());
         let mailbox = Arc::new(Mailbox::new()?);
         let outbox = Arc::new(Outbox::new(bounds.head_bytes + bounds.tail_bytes)?);
-        let reaper = Reaper::new(&backlog, &mailbox, &outbox, bounds, drain)?;
+        let reaper = Reaper::new(
+            &backlog,
+            &mailbox,
+            &outbox,
+            Ways {
+                bounds,
+                drain: settings.drain,
+                groups: groups.clone(),
+                adopting,
+            },
+        )?;
         let null = Arc::new(descriptors::null()?);
-        for number in 0..spawners {
-            let spawner = Spawner::new(&backlog, &mailbox, &null)?;
+        for number in 0..settings.spawners {
+            let spawner = Spawner::new(&backlog, &mailbox, &null, groups.clone())?;
             thread::Builder::new()
                 .name(format!("spawner-{number}"))
                 .spawn(move || spawner.run())?;

@@ -25,6 +25,12 @@ pub enum Reason {
     Timeout,
     /// It was asked for.
     Cancelled,
+    /// It ran longer than it may or was to end, had TERM, and was still there when its grace was over.
+    KilledAfterGrace,
+    /// It used more memory than it may.
+    Oom,
+    /// It used more processor time than it may, or wrote a larger file.
+    ResourceLimit,
     /// It never ran.
     SpawnFailed,
 }
@@ -38,6 +44,9 @@ impl Reason {
             Self::Signalled => "signalled",
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
+            Self::KilledAfterGrace => "killed_after_grace",
+            Self::Oom => "oom",
+            Self::ResourceLimit => "resource_limit",
             Self::SpawnFailed => "spawn_failed",
         }
     }
@@ -66,8 +75,14 @@ pub struct Exit {
     pub ending: Option<Ending>,
     /// Why it never ran, or why its ending is not known.
     pub failure: Option<Failure>,
-    /// Whether KILL was needed.
+    /// Whether it was to end, and KILL was needed for that.
     pub killed: bool,
+    /// Whether it was to end because it ran longer than it may.
+    pub timed_out: bool,
+    /// How many descendants got KILL, with the main process or after it.
+    pub killed_processes: u32,
+    /// How many of its processes stay: because they may, or because they can't be ended.
+    pub left_processes: u32,
     /// What it wrote to its standard output.
     pub stdout: Output,
     /// What it wrote to its standard error.
@@ -94,6 +109,9 @@ impl Exit {
             ending: None,
             failure,
             killed: false,
+            timed_out: false,
+            killed_processes: 0,
+            left_processes: 0,
             stdout: Output::default(),
             stderr: Output::default(),
             started_at_us: 0,
@@ -133,6 +151,21 @@ pub struct Reports {
     pub live: Vec<Live>,
     /// Ends. Live output of the same commands comes before them.
     pub exits: Vec<Exit>,
+    /// Commands that the kernel did not end within 5 s of their KILL, each told once. They go on, and
+    /// keep their places, until it does.
+    pub stuck: Vec<u64>,
+    /// Processes of which can't be told which command they come from, each told once. They get KILL
+    /// when no command runs.
+    pub strays: Vec<i32>,
+}
+
+/// What is told besides ends and output: see `Reports`.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Commands.
+    pub stuck: Vec<u64>,
+    /// Processes.
+    pub strays: Vec<i32>,
 }
 
 /// What waits to be told. The reaper puts in, anybody takes out.
@@ -146,6 +179,7 @@ pub struct Outbox {
 struct Waiting {
     streams: HashMap<(u64, Stream), Pieces>,
     exits: Vec<Exit>,
+    notes: Notes,
 }
 
 impl Outbox {
@@ -167,6 +201,18 @@ impl Outbox {
     pub fn exits(&self, exits: &mut Vec<Exit>) {
         let mut waiting = self.lock();
         waiting.exits.append(exits);
+        self.event.set();
+    }
+
+    /// Puts notes in; leaves `notes` empty.
+    pub fn notes(&self, notes: &mut Notes) {
+        let Notes { stuck, strays } = notes;
+        if stuck.is_empty() && strays.is_empty() {
+            return;
+        }
+        let mut waiting = self.lock();
+        waiting.notes.stuck.append(stuck);
+        waiting.notes.strays.append(strays);
         self.event.set();
     }
 
@@ -214,6 +260,8 @@ impl Outbox {
         Reports {
             live: live.collect(),
             exits: waiting.exits,
+            stuck: waiting.notes.stuck,
+            strays: waiting.notes.strays,
         }
     }
 

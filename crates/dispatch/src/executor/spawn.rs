@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::backlog::Backlog;
+use super::cgroup::{Group, Groups};
 use super::command::Command;
 use super::directory::Directory;
 use super::mailbox::{Mailbox, Message};
@@ -22,6 +23,8 @@ pub struct Launched {
     pub command: Arc<Command>,
     /// Its private directory.
     pub directory: Option<Directory>,
+    /// Its group.
+    pub group: Option<Group>,
     /// What was started for it.
     pub running: Running,
 }
@@ -45,6 +48,7 @@ pub struct Spawner {
     backlog: Arc<Backlog>,
     mailbox: Arc<Mailbox>,
     null: Arc<OwnedFd>,
+    groups: Option<Arc<Groups>>,
     stack: Stack,
 }
 
@@ -54,12 +58,14 @@ impl Spawner {
         backlog: &Arc<Backlog>,
         mailbox: &Arc<Mailbox>,
         null: &Arc<OwnedFd>,
+        groups: Option<Arc<Groups>>,
     ) -> io::Result<Self> {
         let (backlog, mailbox, null) = (Arc::clone(backlog), Arc::clone(mailbox), Arc::clone(null));
         Ok(Self {
             backlog,
             mailbox,
             null,
+            groups,
             stack: Stack::new()?,
         })
     }
@@ -78,21 +84,42 @@ impl Spawner {
     }
 
     fn launch(&mut self, command: Arc<Command>) -> Result<Launched, Failure> {
-        let program = command.program().map_err(|error| Failure {
+        // Where there is no group to be had, it runs without, as it would on another machine.
+        let groups = self.groups.as_ref();
+        let group = groups.and_then(|groups| groups.take(&command.limits).ok());
+        match self.launch_in(&command, group.as_ref()) {
+            Ok((directory, running)) => Ok(Launched {
+                command,
+                directory,
+                group,
+                running,
+            }),
+            Err(failure) => {
+                if let (Some(groups), Some(group)) = (&self.groups, group) {
+                    groups.give_back(group, true);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn launch_in(
+        &mut self,
+        command: &Command,
+        group: Option<&Group>,
+    ) -> Result<(Option<Directory>, Running), Failure> {
+        let counted = group.is_some_and(Group::counts_processes);
+        let program = command.program(counted).map_err(|error| Failure {
             stage: "command",
             errno: libc::EINVAL,
             error,
         })?;
-        let directory = Directory::make(&command).map_err(|error| {
+        let directory = Directory::make(command).map_err(|error| {
             let path = shown(command.directory.as_deref().unwrap_or_default());
             refused("directory", &format!("cannot make {path}"), &error)
         })?;
-        match self.execute(&command, &program) {
-            Ok(running) => Ok(Launched {
-                command,
-                directory,
-                running,
-            }),
+        match self.execute(command, &program, group) {
+            Ok(running) => Ok((directory, running)),
             Err(failure) => {
                 directory.map(Directory::discard);
                 Err(failure)
@@ -100,7 +127,12 @@ impl Spawner {
         }
     }
 
-    fn execute(&mut self, command: &Command, program: &Program) -> Result<Running, Failure> {
+    fn execute(
+        &mut self,
+        command: &Command,
+        program: &Program,
+        group: Option<&Group>,
+    ) -> Result<Running, Failure> {
         let payload = command
             .stdin
             .as_deref()
@@ -118,7 +150,8 @@ impl Spawner {
             stdout: &to_stdout,
             stderr: &to_stderr,
         };
-        let child = child::start(program, &standard, &mut self.stack)
+        let entrance = group.map(|group| &group.entrance);
+        let child = child::start(program, &standard, entrance, &mut self.stack)
             .map_err(|refusal| explain(command, &refusal))?;
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -7,6 +7,7 @@
 )]
 
 mod backoff;
+mod bench;
 mod matcher;
 mod outbox;
 mod supervisor;
@@ -25,11 +26,13 @@ mod _dispatch {
     #[pymodule_export]
     use super::backoff::Backoff;
     #[pymodule_export]
+    use super::bench::spawn_limit;
+    #[pymodule_export]
     use super::matcher::{Assignment, Demand, Matcher};
     #[pymodule_export]
     use super::outbox::{Outbox, Push};
     #[pymodule_export]
-    use super::supervisor::{Command, Exit, Gone, Live, Supervisor, supervise};
+    use super::supervisor::{Command, Exit, Gone, Live, Strays, Stuck, Supervisor, supervise};
 }
 
 impl From<InvalidInput> for PyErr {

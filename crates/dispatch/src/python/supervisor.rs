@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::executor::{self, Bounds, Ending, KEY_END, Limits, Settings, User};
+use crate::executor::{self, Bounds, Ending, KEY_END, Limits, Settings, User, Window};
 use crate::supervisor::client::Client;
 use crate::supervisor::message::{Attach, Held, PROTOCOL, ToDaemon, ToSupervisor};
 use crate::supervisor::record::{self, Ended};
@@ -65,6 +65,7 @@ pub fn supervise(
             spawners,
             bounds,
             drain: Duration::from_millis(drain_ms),
+            cgroup: None,
         },
         reached: hook(reached),
     };
@@ -168,13 +169,7 @@ fn limits_of(named: HashMap<String, u64>) -> PyResult<Limits> {
 #[pyclass(frozen, module = "orqestra._dispatch")]
 pub struct Supervisor {
     client: Client,
-    told: Mutex<Told>,
-}
-
-#[derive(Default)]
-struct Told {
-    health: String,
-    strays: u32,
+    health: Mutex<String>,
 }
 
 #[pymethods]
@@ -188,8 +183,8 @@ impl Supervisor {
             orphan_timeout: Duration::from_millis(orphan_ms),
         };
         let client = py.detach(|| Client::attach(socket(socket_fd), attach))?;
-        let told = Mutex::default();
-        Ok(Self { client, told })
+        let health = Mutex::default();
+        Ok(Self { client, health })
     }
 
     #[classattr]
@@ -237,12 +232,7 @@ impl Supervisor {
 
     #[getter]
     fn health(&self) -> String {
-        self.told().health.clone()
-    }
-
-    #[getter]
-    fn strays(&self) -> u32 {
-        self.told().strays
+        self.last_health().clone()
     }
 
     #[getter]
@@ -262,6 +252,14 @@ impl Supervisor {
         });
         let starts: Vec<_> = starts.collect();
         py.detach(|| self.client.say(starts));
+    }
+
+    fn bound(&self, py: Python<'_>, running: usize, until_us: u64) {
+        self.say(py, ToSupervisor::Window(Window { running, until_us }));
+    }
+
+    fn withdraw(&self, py: Python<'_>, keys: Vec<u64>) {
+        self.say(py, ToSupervisor::Withdraw(keys));
     }
 
     fn cancel(&self, py: Python<'_>, keys: Vec<u64>) {
@@ -321,8 +319,9 @@ impl Supervisor {
                     })?;
                 }
                 ToDaemon::Gone(key) => list.append(Gone { key })?,
-                ToDaemon::Health(health) => self.told().health = health,
-                ToDaemon::Strays(strays) => self.told().strays = strays,
+                ToDaemon::Health(health) => *self.last_health() = health,
+                ToDaemon::Stuck(keys) => list.append(Stuck { keys })?,
+                ToDaemon::Strays(pids) => list.append(Strays { pids })?,
                 ToDaemon::Attached(_) => {}
             }
         }
@@ -335,8 +334,8 @@ impl Supervisor {
         py.detach(|| self.client.say([message]));
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_health(&self) -> MutexGuard<'_, String> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -353,6 +352,9 @@ pub struct Exit {
     errno: Option<i32>,
     stage: Option<String>,
     killed: bool,
+    timed_out: bool,
+    killed_processes: u32,
+    left_processes: u32,
     stdout: Py<PyBytes>,
     stderr: Py<PyBytes>,
     stdout_bytes: u64,
@@ -385,6 +387,9 @@ impl Exit {
             stage: failed.as_ref().map(|failed| failed.stage.clone()),
             error: failed.map(|failed| failed.error),
             killed: ended.killed,
+            timed_out: ended.timed_out,
+            killed_processes: ended.others[0],
+            left_processes: ended.others[1],
             truncated: stdout_bytes > stdout.len() as u64 || stderr_bytes > stderr.len() as u64,
             stdout: PyBytes::new(py, &stdout).unbind(),
             stderr: PyBytes::new(py, &stderr).unbind(),
@@ -443,6 +448,18 @@ impl Live {
 #[pyclass(frozen, get_all, module = "orqestra._dispatch")]
 pub struct Gone {
     key: u64,
+}
+
+/// The kernel does not end these commands.
+#[pyclass(frozen, get_all, module = "orqestra._dispatch")]
+pub struct Stuck {
+    keys: Vec<u64>,
+}
+
+/// Processes that belong to none that can be told.
+#[pyclass(frozen, get_all, module = "orqestra._dispatch")]
+pub struct Strays {
+    pids: Vec<u32>,
 }
 
 /// Takes over a connected socket.

@@ -26,6 +26,9 @@ const NEWCOMER: u64 = 4;
 const LINE_BYTES_MAX: usize = 4 << 20;
 /// From one look at the time to the next, while there is something to look for.
 const TICK: Duration = Duration::from_millis(250);
+/// Ends that come faster than this are taken together, so that they share a sync, a message to the
+/// server, a commit. The first after a pause is taken at once.
+const GATHER: Duration = Duration::from_millis(3);
 /// How long a supervisor without daemon and without commands waits for the next daemon.
 const IDLE: Duration = Duration::from_secs(5);
 /// Between TERM and KILL for commands that nobody came for, whatever their own grace.
@@ -50,6 +53,9 @@ pub struct Hub {
     alone_since: Option<Instant>,
     orphans: Orphans,
     stopping: bool,
+    /// While ends come fast: when the next are taken.
+    gathering_until: Option<Instant>,
+    last_ends: Option<Instant>,
     unread: Vec<u64>,
     told_health: String,
 }
@@ -104,6 +110,8 @@ impl Hub {
             alone_since: Some(Instant::now()),
             orphans: Orphans::Tolerated,
             stopping: false,
+            gathering_until: None,
+            last_ends: None,
             unread: Vec::new(),
             told_health: String::new(),
         };
@@ -123,10 +131,11 @@ impl Hub {
                     LISTENER => self.door.accept(&self.poll),
                     NEWCOMER => self.greet(),
                     LINE => self.read_line(),
-                    EXECUTOR => self.read_executor(),
+                    EXECUTOR => self.gather(),
                     _ => self.read_spool(),
                 }
             }
+            self.gathered();
             self.tick();
             self.tell();
             self.flush();
@@ -140,7 +149,10 @@ impl Hub {
             || self.stopping
             || self.holdings.undurable() > 0
             || !self.unread.is_empty();
-        waits.then_some(TICK)
+        let gathering = self
+            .gathering_until
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        gathering.or(waits.then_some(TICK))
     }
 
     fn is_over(&self) -> bool {
@@ -228,6 +240,8 @@ impl Hub {
 
     fn obey_rest(&mut self, message: ToSupervisor) {
         match message {
+            ToSupervisor::Window(window) => self.executor.open(window),
+            ToSupervisor::Withdraw(keys) => self.executor.withdraw(keys),
             ToSupervisor::Cancel(keys) => self.executor.cancel(keys),
             ToSupervisor::Kill(keys) => self.executor.kill(keys),
             ToSupervisor::Follow(key, [stdout, stderr]) => {
@@ -274,8 +288,45 @@ impl Hub {
         }
     }
 
+    /// Takes what the executor tells: at once, or with all that comes in the rest of `GATHER` after
+    /// the ends before.
+    fn gather(&mut self) {
+        let now = Instant::now();
+        match self.last_ends.map(|last| last + GATHER) {
+            Some(next) if now < next => {
+                self.poll.remove(self.executor.fileno());
+                self.gathering_until = Some(next);
+            }
+            _ => self.read_executor(),
+        }
+    }
+
+    fn gathered(&mut self) {
+        if self
+            .gathering_until
+            .is_some_and(|until| Instant::now() >= until)
+        {
+            self.gathering_until = None;
+            self.read_executor();
+            // It was there before: nothing can be missing for it.
+            let _ = self.poll.add(self.executor.fileno(), EXECUTOR);
+        }
+    }
+
     fn read_executor(&mut self) {
-        let Reports { live, exits } = self.executor.reports();
+        let Reports {
+            live,
+            exits,
+            stuck,
+            strays,
+        } = self.executor.reports();
+        if !stuck.is_empty() {
+            self.put(&ToDaemon::Stuck(stuck));
+        }
+        if !strays.is_empty() {
+            let strays = strays.into_iter().map(|pid| pid as u32);
+            self.put(&ToDaemon::Strays(strays.collect()));
+        }
         for piece in live {
             let room = self
                 .line
@@ -296,6 +347,7 @@ impl Hub {
         }
         if !records.is_empty() {
             (self.reached)("worker.exited_before_spool_fsync");
+            self.last_ends = Some(Instant::now());
             self.disk.appended(records.iter().map(|(key, _)| *key));
             self.spool.append(records);
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::codec::{Decoder, Encoder, Malformed};
 use super::command::{command, put_command};
-use crate::executor::{Command, Stream};
+use crate::executor::{Command, Stream, Window};
 
 /// Raised whenever an older end would misread a frame.
 pub const PROTOCOL: u32 = 1;
@@ -29,6 +29,10 @@ pub enum ToSupervisor {
         /// For the daemon alone.
         tag: Vec<u8>,
     },
+    /// Start what waits within this window.
+    Window(Window),
+    /// Start none of these that still wait.
+    Withdraw(Vec<u64>),
     /// TERM these, after their grace KILL.
     Cancel(Vec<u64>),
     /// KILL these.
@@ -81,8 +85,10 @@ pub enum ToDaemon {
     },
     /// What the supervisor suffers from; empty: nothing.
     Health(String),
-    /// So many processes of jobs are out of reach: they have left session and environment.
-    Strays(u32),
+    /// The kernel does not end these commands, though they got KILL.
+    Stuck(Vec<u64>),
+    /// Of these processes can't be told which command they come from.
+    Strays(Vec<u32>),
     /// This command has ended, and the disk has lost how.
     Gone(u64),
 }
@@ -147,6 +153,12 @@ impl ToSupervisor {
             Self::Forget(keys) => put_keys(body, 6, keys),
             Self::SetAside(keys) => put_keys(body, 7, keys),
             Self::Stop => body.byte(8),
+            Self::Window(window) => {
+                body.byte(9);
+                body.long(window.running as u64);
+                body.long(window.until_us);
+            }
+            Self::Withdraw(keys) => put_keys(body, 10, keys),
         })
     }
 
@@ -170,6 +182,11 @@ impl ToSupervisor {
             6 => Self::Forget(body.list(Decoder::long)?),
             7 => Self::SetAside(body.list(Decoder::long)?),
             8 => Self::Stop,
+            9 => Self::Window(Window {
+                running: body.long()? as usize,
+                until_us: body.long()?,
+            }),
+            10 => Self::Withdraw(body.list(Decoder::long)?),
             _ => return Err(Malformed),
         })
     }
@@ -214,9 +231,10 @@ impl ToDaemon {
                 body.byte(3);
                 body.bytes(health.as_bytes());
             }
-            Self::Strays(count) => {
-                body.byte(4);
-                body.int(*count);
+            Self::Stuck(keys) => put_keys(body, 4, keys),
+            Self::Strays(pids) => {
+                body.byte(6);
+                body.list(pids.iter(), |body, pid| body.int(*pid));
             }
             Self::Gone(key) => {
                 body.byte(5);
@@ -249,7 +267,8 @@ impl ToDaemon {
                 data: body.bytes()?.to_vec(),
             },
             3 => Self::Health(body.text()?),
-            4 => Self::Strays(body.int()?),
+            4 => Self::Stuck(body.list(Decoder::long)?),
+            6 => Self::Strays(body.list(Decoder::int)?),
             5 => Self::Gone(body.long()?),
             _ => return Err(Malformed),
         })

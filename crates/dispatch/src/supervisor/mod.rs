@@ -23,7 +23,8 @@ use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -82,7 +83,7 @@ pub struct Config {
     pub orphan_timeout: Duration,
     /// Segments of the spool are begun up to this size.
     pub segment_bytes: u64,
-    /// How commands are run.
+    /// How commands are run; in control groups where they can be had.
     pub settings: Settings,
     /// For tests.
     pub reached: Reached,
@@ -109,6 +110,7 @@ pub fn run(config: Config) -> io::Result<()> {
     // By where it works it is known for whose it is.
     env::set_current_dir(&config.directory)?;
     let _lock = lock(&config.directory)?;
+    end_leftovers(&config.directory);
     empty_jobs(&config.directory.join(JOBS))?;
     let (spool, recovered) = Spool::open(&config.directory.join(SPOOL), config.segment_bytes)?;
     let introduction = Attached {
@@ -121,7 +123,9 @@ pub fn run(config: Config) -> io::Result<()> {
         held: Vec::new(),
     };
     let listener = listen(&config.directory)?;
-    let (executor, reaper) = Executor::prepare(config.settings)?;
+    let mut settings = config.settings;
+    settings.cgroup = executor::usable_cgroup(&group_name(&config.directory)?);
+    let (executor, reaper) = Executor::prepare(settings)?;
     let begun = Begun {
         spool,
         recovered: recovered.records,
@@ -142,6 +146,20 @@ pub fn run(config: Config) -> io::Result<()> {
     reaper.run();
     let _ = hub.join();
     fs::remove_file(config.directory.join(SOCKET))
+}
+
+/// The same for each supervisor of this folder, and another one for that of any other folder here.
+fn group_name(directory: &Path) -> io::Result<String> {
+    let folder = fs::metadata(directory)?;
+    Ok(format!("{:x}-{:x}", folder.dev(), folder.ino()))
+}
+
+/// Ends what commands of a predecessor have started: it was killed, and could not. Each was told of a
+/// folder in here.
+fn end_leftovers(directory: &Path) {
+    let jobs = directory.join(JOBS);
+    let mark = [b"ORQESTRA_TMPDIR=", jobs.as_os_str().as_bytes(), b"/"].concat();
+    executor::kill_marked(&mark);
 }
 
 /// Removes what commands of a predecessor left, who could not.

@@ -19,6 +19,10 @@ pub struct Ended {
     pub failure: Option<Failed>,
     /// Whether KILL was needed.
     pub killed: bool,
+    /// Whether it ran longer than it may.
+    pub timed_out: bool,
+    /// How many descendants got KILL, and how many of its processes stay.
+    pub others: [u32; 2],
     /// What was kept of its standard output and error, and how much came.
     pub outputs: [(Vec<u8>, u64); 2],
     /// When it was executed, in microseconds of Unix time; 0: never.
@@ -54,6 +58,9 @@ pub(super) fn encode(tag: &[u8], exit: &Exit) -> Vec<u8> {
     });
     record.option(exit.failure.as_ref(), put_failure);
     record.flag(exit.killed);
+    record.flag(exit.timed_out);
+    record.int(exit.killed_processes);
+    record.int(exit.left_processes);
     for output in [&exit.stdout, &exit.stderr] {
         record.bytes(&output.bytes);
         record.long(output.total);
@@ -63,7 +70,7 @@ pub(super) fn encode(tag: &[u8], exit: &Exit) -> Vec<u8> {
         exit.wall_us,
         exit.usage.user_us,
         exit.usage.system_us,
-        exit.usage.max_rss_kb,
+        exit.usage.max_rss_kb.max(exit.usage.max_tree_kb),
     ] {
         record.long(used);
     }
@@ -85,6 +92,8 @@ pub fn decode(record: &[u8]) -> Result<Ended, Malformed> {
         ending: record.option(ending)?,
         failure: record.option(failure)?,
         killed: record.flag()?,
+        timed_out: record.flag()?,
+        others: [record.int()?, record.int()?],
         outputs: [output(&mut record)?, output(&mut record)?],
         started_at_us: record.long()?,
         usage: [

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::codec::Malformed;
 use super::message::{Attach, Attached, Held, LENGTH_BYTES, ToDaemon, ToSupervisor};
 use super::record;
-use crate::executor::{Command, Ending, Exit, Failure, Limits, Reason, User};
+use crate::executor::{Command, Ending, Exit, Failure, Limits, Reason, User, Window};
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..40)
@@ -87,6 +87,11 @@ fn to_supervisor() -> impl Strategy<Value = ToSupervisor> {
             command: Arc::new(command),
             tag
         }),
+        any::<(u32, u64)>().prop_map(|(running, until_us)| {
+            let running = running as usize;
+            ToSupervisor::Window(Window { running, until_us })
+        }),
+        keys().prop_map(ToSupervisor::Withdraw),
         keys().prop_map(ToSupervisor::Cancel),
         keys().prop_map(ToSupervisor::Kill),
         any::<(u64, [u64; 2])>().prop_map(|(key, offsets)| ToSupervisor::Follow(key, offsets)),
@@ -129,7 +134,8 @@ fn to_daemon() -> impl Strategy<Value = ToDaemon> {
             }
         }),
         any::<String>().prop_map(ToDaemon::Health),
-        any::<u32>().prop_map(ToDaemon::Strays),
+        prop::collection::vec(any::<u32>(), 0..5).prop_map(ToDaemon::Strays),
+        keys().prop_map(ToDaemon::Stuck),
         any::<u64>().prop_map(ToDaemon::Gone),
     ]
 }
@@ -152,9 +158,9 @@ fn exit() -> impl Strategy<Value = Exit> {
     (
         (reason, maybe(ending), maybe(failure), any::<bool>()),
         (bytes(), bytes(), any::<[u64; 2]>()),
-        any::<[u64; 5]>(),
+        (any::<[u64; 5]>(), any::<bool>(), any::<[u32; 2]>()),
     )
-        .prop_map(|(how, outputs, used)| {
+        .prop_map(|(how, outputs, (used, timed_out, others))| {
             let mut exit = Exit::refused(7);
             (exit.reason, exit.ending, exit.failure, exit.killed) = how;
             (exit.stdout.bytes, exit.stderr.bytes) = (outputs.0, outputs.1);
@@ -163,6 +169,8 @@ fn exit() -> impl Strategy<Value = Exit> {
             exit.usage.user_us = used[2];
             exit.usage.system_us = used[3];
             exit.usage.max_rss_kb = used[4];
+            exit.timed_out = timed_out;
+            [exit.killed_processes, exit.left_processes] = others;
             exit
         })
 }
@@ -219,6 +227,8 @@ proptest! {
         let expected = exit.failure.map(|failure| (failure.stage.into(), failure.errno, failure.error));
         prop_assert_eq!(failure, expected);
         prop_assert_eq!(ended.killed, exit.killed);
+        prop_assert_eq!(ended.timed_out, exit.timed_out);
+        prop_assert_eq!(ended.others, [exit.killed_processes, exit.left_processes]);
         let outputs = [exit.stdout, exit.stderr].map(|output| (output.bytes, output.total));
         prop_assert_eq!(ended.outputs, outputs);
         prop_assert_eq!(ended.started_at_us, exit.started_at_us);

@@ -40,6 +40,17 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Microseconds since the machine was started, suspended times included.
+pub fn boot_us() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the time outlives the call, which fails for no clock that exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
 /// Waits until something can be written to a descriptor, or `milliseconds` are over.
 pub fn wait_for_room(descriptor: std::os::fd::RawFd, milliseconds: i32) {
     wait_for(descriptor, libc::POLLOUT, milliseconds);

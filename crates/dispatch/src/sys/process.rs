@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::checked;
 
@@ -27,6 +27,8 @@ pub struct Usage {
     pub system_us: u64,
     /// Peak of resident memory of the largest of them. 0 where the kernel can't tell: see `reap`.
     pub max_rss_kb: u64,
+    /// Peak of the memory of all processes together; 0 without a cgroup that counts it.
+    pub max_tree_kb: u64,
 }
 
 /// Sends `signal` to every process of the group led by `leader`, which must not have been reaped
@@ -43,9 +45,9 @@ pub fn has_ended(process: &OwnedFd) -> bool {
     look(process).map_or(true, |ending| ending.is_some())
 }
 
-/// Whether the process has ended and was not reaped: its number is still its own.
-pub fn is_zombie(process: &OwnedFd) -> bool {
-    look(process).is_ok_and(|ending| ending.is_some())
+/// Whether the process, alive or a zombie, was not reaped: its number is still its own.
+pub fn is_held(process: &OwnedFd) -> bool {
+    look(process).is_ok()
 }
 
 /// Reaps the process if it has ended: from here on its number may belong to somebody else. None
@@ -62,11 +64,15 @@ pub fn reap(process: &OwnedFd) -> Option<(Ending, Usage)> {
     ending.map(|ending| (ending, usage))
 }
 
-/// Waits for the end of a process that is certain to come at once, and reaps it.
-pub fn reap_dying(process: &OwnedFd) {
-    while wait(process, libc::WEXITED)
-        .is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
-    {}
+/// Waits for the end of a process that is certain to come soon, and reaps it.
+pub fn reap_dying(process: &OwnedFd) -> Option<Ending> {
+    loop {
+        match wait(process, libc::WEXITED) {
+            Ok((ending, _)) => return ending,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Makes this process the one that orphaned descendants come back to, not the init of the system. They
@@ -91,6 +97,35 @@ pub fn reap_adopted() -> bool {
             Err(_) => return false,
         }
     }
+}
+
+/// Whether this process is a child of the calling thread: see `reap_adopted`.
+pub fn is_adopted(pid: libc::pid_t) -> bool {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WNOTHREAD;
+    wait_for(libc::P_PID, pid, options).is_ok()
+}
+
+/// Whether the calling thread is the main one.
+pub fn is_main_thread() -> bool {
+    // SAFETY: both take nothing and can't fail.
+    unsafe { libc::getpid() == libc::gettid() }
+}
+
+/// A descriptor of a process that may be anybody's, for `signal`.
+pub fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers.
+    let raw = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as libc::c_int)?;
+    // SAFETY: it has just been made, closed on exec, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Sends `signal` to that very process.
+pub fn signal(process: &OwnedFd, signal: libc::c_int) -> io::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    let descriptor = process.as_raw_fd();
+    // SAFETY: takes integers; without `info`, the kernel makes it.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal, info, 0) };
+    checked(result as libc::c_int).map(drop)
 }
 
 /// Blocks every signal in the calling thread, for ever: signals are the business of the
@@ -141,12 +176,15 @@ fn wait_for(
     let ending = match (pid, info.si_code) {
         (0, _) => None,
         (_, libc::CLD_EXITED) => Some(Ending::Code(status)),
-        _ => Some(Ending::Signal(status)),
+        (_, libc::CLD_KILLED | libc::CLD_DUMPED) => Some(Ending::Signal(status)),
+        // Stopped, for a tracer: told even to those that ask for ends alone.
+        _ => None,
     };
     let usage = Usage {
         user_us: microseconds(usage.ru_utime),
         system_us: microseconds(usage.ru_stime),
         max_rss_kb: usage.ru_maxrss as u64,
+        max_tree_kb: 0,
     };
     Ok((ending, usage))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orqestra_dispatch::executor::{Command, Ending, Reason};
 
-use crate::harness::{DRAIN, Harness, dies, shell};
+use crate::harness::{DRAIN, Harness, dies, said, shell};
 
 #[test]
 fn exit_codes_and_signals_are_told_apart() {
@@ -52,7 +52,7 @@ fn a_timeout_terminates_the_whole_group() {
         (Reason::Timeout, Some(Ending::Signal(15)))
     );
     assert!(!exit.killed);
-    assert!(dies(String::from_utf8_lossy(&exit.stdout.bytes).trim()));
+    assert!(dies(&said(&exit)));
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn who_ignores_term_is_killed_after_the_grace() {
     });
     assert_eq!(
         (exit.reason, exit.ending),
-        (Reason::Timeout, Some(Ending::Signal(9)))
+        (Reason::KilledAfterGrace, Some(Ending::Signal(9)))
     );
     assert!(exit.killed);
     assert!(
@@ -124,13 +124,13 @@ fn a_child_that_outlives_its_shell_holds_nothing() {
         "the drain is not part of its time: {}",
         exit.wall_us
     );
-    assert!(dies(String::from_utf8_lossy(&exit.stdout.bytes).trim()));
+    assert!(dies(&said(&exit)));
 }
 
 #[test]
 fn a_child_without_its_pipes_dies_with_the_shell() {
     let exit = Harness::new().run(shell("sleep 600 >/dev/null 2>&1 & echo $!"));
-    assert!(dies(String::from_utf8_lossy(&exit.stdout.bytes).trim()));
+    assert!(dies(&said(&exit)));
 }
 
 #[test]
@@ -143,10 +143,7 @@ fn what_the_group_writes_within_the_drain_counts() {
 fn who_leaves_the_session_holds_no_slot() {
     let exit = Harness::new().run(shell("setsid sleep 60 & echo $!"));
     assert_eq!(exit.ending, Some(Ending::Code(0)));
-    let escaped = String::from_utf8_lossy(&exit.stdout.bytes)
-        .trim()
-        .parse()
-        .expect("a number");
+    let escaped = said(&exit).parse().expect("a number");
     // SAFETY: takes two integers; the process was made by this test.
     unsafe { libc::kill(escaped, libc::SIGKILL) };
 }

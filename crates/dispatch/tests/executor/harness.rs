@@ -18,6 +18,8 @@ pub struct Harness {
     pub executor: Executor,
     pub exits: Vec<Exit>,
     pub live: Vec<Live>,
+    pub stuck: Vec<u64>,
+    pub strays: Vec<i32>,
 }
 
 impl Harness {
@@ -30,6 +32,8 @@ impl Harness {
             executor,
             exits: Vec::new(),
             live: Vec::new(),
+            stuck: Vec::new(),
+            strays: Vec::new(),
         }
     }
 
@@ -63,6 +67,8 @@ impl Harness {
             let reports = self.executor.reports();
             self.live.extend(reports.live);
             self.exits.extend(reports.exits);
+            self.stuck.extend(reports.stuck);
+            self.strays.extend(reports.strays);
         }
     }
 
@@ -86,6 +92,7 @@ pub fn settings() -> Settings {
         spawners: 2,
         bounds: BOUNDS,
         drain: DRAIN,
+        cgroup: None,
     }
 }
 
@@ -109,16 +116,28 @@ pub fn shell(script: &str) -> Command {
 pub fn dies(pid: &str) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = status
-            .rsplit_once(") ")
-            .and_then(|(_, rest)| rest.chars().next());
-        if matches!(state, None | Some('Z' | 'X')) {
+        if !lives(pid) {
             return true;
         }
         std::thread::yield_now();
     }
     false
+}
+
+/// Whether a process is there and no zombie.
+pub fn lives(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+/// What a command wrote, without the last line end.
+pub fn said(exit: &Exit) -> String {
+    String::from_utf8_lossy(&exit.stdout.bytes)
+        .trim()
+        .to_owned()
 }
 
 fn readable(descriptor: RawFd, patience: Duration) {

@@ -129,3 +129,36 @@ fn a_grace_of_none_kills_at_once() {
     harness.executor.cancel(vec![1]);
     assert!(harness.exit().killed);
 }
+
+#[test]
+fn what_the_kernel_does_not_end_is_told_and_keeps_its_place() {
+    // Given: a command that is held between its death and its end, as by a disk that doesn't answer.
+    let mut harness = Harness::new();
+    harness.start(shell("echo $$; exec sleep 600"));
+    harness.see(1, b"");
+    harness.until(|harness| harness.live.iter().any(|live| live.data.ends_with(b"\n")));
+    let said: Vec<u8> = harness.live.drain(..).flat_map(|live| live.data).collect();
+    let pid: libc::pid_t = String::from_utf8_lossy(&said)
+        .trim()
+        .parse()
+        .expect("a number");
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: traces a child of this process, and touches none of its memory.
+    let held = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, libc::PTRACE_O_TRACEEXIT) };
+    assert_eq!(held, 0, "{}", std::io::Error::last_os_error());
+    // When
+    harness.executor.kill(vec![1]);
+    harness.until(|harness| !harness.stuck.is_empty());
+    // Then
+    assert_eq!((&harness.stuck[..], harness.exits.len()), (&[1][..], 0));
+    assert_eq!(harness.executor.running(), 1);
+    // When it is let go
+    // SAFETY: as above.
+    unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, none, none) };
+    let exit = harness.exit();
+    // Then
+    assert_eq!(
+        (exit.reason, exit.ending, exit.killed),
+        (Reason::Cancelled, Some(Ending::Signal(9)), true)
+    );
+}

@@ -229,6 +229,75 @@ fn more_than_we_have_ourselves_is_as_much_as_we_have() {
     assert_eq!(exit.stdout.bytes, format!("{}\n", own.rlim_max).as_bytes());
 }
 
+#[test]
+fn who_writes_too_much_ends_by_his_limit() {
+    let place = Place::new("large");
+    let limits = Limits {
+        file_bytes: Some(4096),
+        ..Limits::default()
+    };
+    // Itself, and behind a shell.
+    for script in [
+        "exec head -c 9999 /dev/zero > file",
+        "head -c 9999 /dev/zero > file; exit $?",
+    ] {
+        let exit = Harness::new().run(Command {
+            limits,
+            cwd: Some(place.bytes()),
+            ..place.command(script)
+        });
+        assert_eq!(exit.reason, Reason::ResourceLimit, "{exit:?}");
+        place.is_gone();
+    }
+    // Pipes are no files.
+    let exit = Harness::new().run(Command {
+        limits,
+        ..shell("head -c 9999 /dev/zero")
+    });
+    assert_eq!((exit.reason, exit.stdout.total), (Reason::Exited, 9999));
+}
+
+#[test]
+fn who_uses_the_processor_too_long_ends_by_his_limit() {
+    let limits = Limits {
+        cpu_seconds: Some(1),
+        ..Limits::default()
+    };
+    for (script, signal) in [
+        ("while :; do :; done", libc::SIGXCPU),
+        ("trap '' XCPU; while :; do :; done", libc::SIGKILL),
+    ] {
+        let exit = Harness::new().run(Command {
+            limits,
+            ..shell(script)
+        });
+        assert_eq!(exit.reason, Reason::ResourceLimit, "{exit:?}");
+        assert_eq!(exit.ending, Some(Ending::Signal(signal)));
+    }
+}
+
+#[test]
+fn whose_processes_are_counted_gets_no_more() {
+    if uid() != 0 {
+        return;
+    }
+    let user = User {
+        uid: 2_000_000 + std::process::id(),
+        ..NOBODY
+    };
+    let limits = Limits {
+        processes: Some(3),
+        ..Limits::default()
+    };
+    let exit = Harness::new().run(Command {
+        user: Some(user),
+        limits,
+        ..shell("ulimit -p 2>/dev/null || ulimit -u; sleep 60 & sleep 60 & sleep 60 & sleep 60 & echo never")
+    });
+    assert_eq!(exit.stdout.bytes, b"3\n");
+    assert_ne!(exit.ending, Some(Ending::Code(0)));
+}
+
 /// A path that nobody else uses.
 struct Place(PathBuf);
 

@@ -3,38 +3,80 @@
 //! Without the usual test harness, which would run this on another thread.
 
 #[path = "../executor/harness.rs"]
-#[allow(dead_code, reason = "shared with the tests that need no main thread")]
+#[expect(dead_code, reason = "shared with the tests that need no main thread")]
 mod harness;
+mod leftovers;
 mod orphans;
+mod stops;
 
+use std::path::Path;
 use std::process::exit;
 use std::thread;
 
 use harness::Harness;
-use orqestra_dispatch::executor::Executor;
+use orqestra_dispatch::executor::{Executor, Settings, usable_cgroup};
 
 /// A test and its name. Each leaves no command running.
 type Case = (&'static str, fn(&mut Harness));
 
-const CASES: &[Case] = &[(
-    "a_thousand_double_forks_leave_no_zombie",
+macro_rules! cases {
+    ($($module:ident::$case:ident),* $(,)?) => {
+        &[$((concat!(stringify!($module), "::", stringify!($case)), $module::$case)),*]
+    };
+}
+
+const CASES: &[Case] = cases![
     orphans::a_thousand_double_forks_leave_no_zombie,
-)];
+    leftovers::a_background_child_is_killed_and_counted,
+    leftovers::who_leaves_the_session_is_found,
+    leftovers::who_has_forked_twice_is_found,
+    leftovers::nohup_does_not_help,
+    leftovers::who_has_cleared_his_environment_is_found_if_he_can_be_of_one_command_only,
+    leftovers::the_daemons_of_others_are_left_alone,
+    leftovers::what_may_stay_stays_and_is_counted,
+    leftovers::what_may_stay_is_killed_with_a_command_that_is_cancelled,
+    leftovers::a_fork_bomb_has_an_end,
+    stops::term_reaches_who_left_the_group,
+    stops::who_outlasts_his_grace_outside_the_group_is_killed,
+    stops::the_grace_is_over_when_nobody_is_left,
+    stops::kill_reaches_all_at_once,
+];
+
+/// In a group, nobody is lost sight of.
+const WITHOUT_GROUPS: &[Case] = cases![leftovers::a_stray_is_told_and_dies_with_the_last_command];
 
 fn main() {
     let wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| !word.starts_with('-'))
         .collect();
-    let (executor, reaper) =
-        Executor::prepare(harness::settings()).expect("threads and descriptors");
+    run(None, &wanted);
+    // The same where the system lets us make control groups.
+    let groups = usable_cgroup(&format!("test-{}", std::process::id()));
+    println!("with groups: {groups:?}");
+    if let Some(directory) = groups {
+        run(Some(&directory), &wanted);
+        assert!(!directory.exists(), "{} is left", directory.display());
+    }
+}
+
+fn run(cgroup: Option<&Path>, wanted: &[String]) {
+    let settings = Settings {
+        cgroup: cgroup.map(Path::to_path_buf),
+        ..harness::settings()
+    };
+    let (executor, reaper) = Executor::prepare(settings).expect("threads and descriptors");
+    let (wanted, grouped) = (wanted.to_vec(), cgroup.is_some());
     let cases = thread::spawn(move || {
         // Dropped at the end, also by a failed assertion, and with it the reaper ends.
         let mut harness = Harness::with(executor);
-        for (name, case) in CASES {
+        let lonely = if grouped { &[] } else { WITHOUT_GROUPS };
+        for (name, case) in CASES.iter().chain(lonely) {
             if wanted.is_empty() || wanted.iter().any(|word| name.contains(word)) {
+                println!("test {name}");
                 case(&mut harness);
-                println!("test {name} ... ok");
+                harness.live.clear();
+                orphans::all_are_gone();
             }
         }
     });

@@ -12,17 +12,19 @@ WITH input AS MATERIALIZED (
     FROM unnest(:lane_ids::integer[], :queues::text[], :priorities::smallint[], :types::text[], :payloads::bytea[],
                 :tags::text[], :keys::text[], :max_retries::integer[], :base_ms::bigint[], :factors::float8[],
                 :cap_ms::bigint[], :timeout_ms::bigint[], :grace_ms::bigint[], :delay_ms::bigint[],
-                :at::timestamptz[], :run_ids::bigint[], :step_keys::text[], :previous_ids::bigint[])
+                :at::timestamptz[], :run_ids::bigint[], :step_keys::text[], :previous_ids::bigint[],
+                :retry_rules::text[])
          WITH ORDINALITY AS i(lane_id, queue, priority, type, payload, tags, key, max_retries, base_ms, factor,
-                              cap_ms, timeout_ms, grace_ms, delay_ms, at, run_id, step_key, previous_id, position)
+                              cap_ms, timeout_ms, grace_ms, delay_ms, at, run_id, step_key, previous_id,
+                              retry_rules, position)
 ),
 new AS (
     INSERT INTO jobs (id, lane_id, queue, priority, type, payload, tags, idempotency_key, max_retries,
                       backoff_base_ms, backoff_factor, backoff_cap_ms, timeout_ms, grace_ms,
-                      available_at, delayed, run_id, step_key, previous_job_id)
+                      available_at, delayed, run_id, step_key, previous_job_id, retry_rules)
     SELECT id, lane_id, queue, priority, type, payload, string_to_array(tags, E'\x1f'), key, max_retries,
            base_ms, factor, cap_ms, timeout_ms, grace_ms,
-           available_at, available_at > statement_timestamp(), run_id, step_key, previous_id
+           available_at, available_at > statement_timestamp(), run_id, step_key, previous_id, retry_rules
     FROM input
     ORDER BY key, id
     ON CONFLICT DO NOTHING
@@ -174,7 +176,7 @@ WITH wanted AS MATERIALIZED (SELECT run_id FROM jobs WHERE id = ANY(:ids::bigint
 SELECT DISTINCT run_id FROM wanted WHERE run_id IS NOT NULL ORDER BY run_id;
 
 -- name: lock_jobs
-SELECT id, state, attempt, max_retries, backoff_base_ms, backoff_factor, backoff_cap_ms,
+SELECT id, state, attempt, max_retries, backoff_base_ms, backoff_factor, backoff_cap_ms, retry_rules,
        lost_count, return_count, cancel_requested_at IS NOT NULL AS cancel_requested,
        fence, token, session_id, run_id, step_key, finished_at
 FROM jobs
@@ -184,7 +186,7 @@ FOR UPDATE;
 
 -- name: lock_free_jobs
 -- As lock_jobs, for the sweep: a row in other hands is being settled right now.
-SELECT id, state, attempt, max_retries, backoff_base_ms, backoff_factor, backoff_cap_ms,
+SELECT id, state, attempt, max_retries, backoff_base_ms, backoff_factor, backoff_cap_ms, retry_rules,
        lost_count, return_count, cancel_requested_at IS NOT NULL AS cancel_requested,
        fence, token, session_id, run_id, step_key
 FROM jobs
@@ -204,9 +206,10 @@ WITH decided AS (
                 :returned::integer[], :delay_ms::bigint[], :exit_codes::integer[], :exit_signals::integer[],
                 :reasons::text[], :errors::text[], :stdouts::bytea[], :stderrs::bytea[], :stdout_bytes::bigint[],
                 :stderr_bytes::bigint[], :truncated::boolean[], :wall_us::bigint[], :user_us::bigint[],
-                :system_us::bigint[], :max_rss_kb::bigint[])
+                :system_us::bigint[], :max_rss_kb::bigint[], :killed_processes::bigint[], :left_processes::bigint[])
          AS d(id, state, outcome, attempt, lost, returned, delay_ms, exit_code, exit_signal, reason, error,
-              stdout, stderr, stdout_bytes, stderr_bytes, truncated, wall_us, user_us, system_us, max_rss_kb)
+              stdout, stderr, stdout_bytes, stderr_bytes, truncated, wall_us, user_us, system_us, max_rss_kb,
+              killed_processes, left_processes)
 ),
 kept AS (
     INSERT INTO attempts (job_id, fence, token, number, outcome, session_id, worker_id, started_at,
@@ -215,7 +218,7 @@ kept AS (
     SELECT j.id, j.fence, j.token, CASE WHEN d.attempt > j.attempt THEN d.attempt ELSE 0 END, d.outcome,
            j.session_id, j.worker_id, j.started_at,
            d.exit_code, d.exit_signal, d.reason, d.error, d.stdout, d.stderr, d.stdout_bytes, d.stderr_bytes,
-           d.truncated, ARRAY[d.wall_us, d.user_us, d.system_us, d.max_rss_kb]
+           d.truncated, ARRAY[d.wall_us, d.user_us, d.system_us, d.max_rss_kb, d.killed_processes, d.left_processes]
     FROM decided d JOIN jobs j ON j.id = d.id
     WHERE d.state <> 'completed'
     ON CONFLICT DO NOTHING
@@ -229,7 +232,8 @@ SET state = d.state, attempt = d.attempt, lost_count = d.lost, return_count = d.
     finished_at = CASE WHEN d.delay_ms IS NULL THEN clock_timestamp() END,
     exit_code = d.exit_code, exit_signal = d.exit_signal, reason = d.reason, error = d.error,
     stdout = d.stdout, stderr = d.stderr, stdout_bytes = d.stdout_bytes, stderr_bytes = d.stderr_bytes,
-    truncated = d.truncated, usage_us = ARRAY[d.wall_us, d.user_us, d.system_us, d.max_rss_kb]
+    truncated = d.truncated,
+    usage_us = ARRAY[d.wall_us, d.user_us, d.system_us, d.max_rss_kb, d.killed_processes, d.left_processes]
 FROM decided d
 WHERE j.id = d.id
 RETURNING j.id, j.lane_id, j.priority, j.state,

@@ -1,44 +1,69 @@
 -- Sessions and their leases, on the clock of this database.
 
--- name: lock_worker
-SELECT pg_advisory_xact_lock(hashtextextended('orqestra worker ' || :worker_id::uuid::text, 0));
+-- name: wait_briefly
+-- For this transaction: whoever waits longer for a lock than this many milliseconds gets an error.
+SELECT set_config('lock_timeout', (:at_most_ms::integer)::text, true);
 
--- name: newest_session
-SELECT max(number) AS number FROM sessions WHERE worker_id = :worker_id;
+-- name: lock_workers
+-- In one order for all servers, or two of them would wait for each other.
+WITH ordered AS MATERIALIZED (
+    SELECT DISTINCT hashtextextended('orqestra worker ' || id::text, 0) AS key
+    FROM unnest(:worker_ids::uuid[]) AS w(id)
+    ORDER BY key
+)
+SELECT pg_advisory_xact_lock(key) FROM ordered;
+
+-- name: newest_sessions
+SELECT w.id AS worker_id, (SELECT max(number) FROM sessions s WHERE s.worker_id = w.id) AS number
+FROM unnest(:worker_ids::uuid[]) AS w(id);
 
 -- name: replace_sessions
-UPDATE sessions
+WITH old AS (
+    SELECT s.id, h.incarnation
+    FROM unnest(:worker_ids::uuid[], :incarnations::uuid[]) AS h(worker_id, incarnation)
+    JOIN sessions s ON s.worker_id = h.worker_id AND s.closed_at IS NULL
+    ORDER BY s.id
+    FOR UPDATE OF s
+)
+UPDATE sessions s
 SET closed_at = clock_timestamp(),
-    closed_reason = CASE WHEN incarnation = :incarnation THEN 'replaced' ELSE 'restarted' END
-WHERE worker_id = :worker_id AND closed_at IS NULL;
+    closed_reason = CASE WHEN s.incarnation = o.incarnation THEN 'replaced' ELSE 'restarted' END
+FROM old o
+WHERE s.id = o.id;
 
--- name: open_session
+-- name: open_sessions
+-- Queues and labels are JSON, since an array of arrays has to be rectangular.
 INSERT INTO sessions (worker_id, incarnation, number, name, server_id, server_name, slots, queues, labels,
                       lease_expires_at)
-VALUES (:worker_id, :incarnation, :number, :name, :server_id, :server_name, :slots, :queues::text[], :labels::text[],
-        clock_timestamp() + :lease_ms::bigint * interval '1 millisecond')
-RETURNING id;
+SELECT h.worker_id, h.incarnation, h.number, h.name, :server_id::bigint, :server_name::text, h.slots,
+       ARRAY(SELECT jsonb_array_elements_text(h.queues::jsonb)),
+       ARRAY(SELECT jsonb_array_elements_text(h.labels::jsonb)),
+       clock_timestamp() + :lease_ms::bigint * interval '1 millisecond'
+FROM unnest(:worker_ids::uuid[], :incarnations::uuid[], :numbers::bigint[], :names::text[], :slots::integer[],
+            :queues::text[], :labels::text[]) AS h(worker_id, incarnation, number, name, slots, queues, labels)
+RETURNING id, worker_id;
 
 -- name: resume_jobs
--- The new session takes over what the worker holds of its older ones, and nothing else.
+-- Each new session takes over what its worker holds of its older ones, and nothing else.
 WITH locked AS (
-    SELECT j.id
-    FROM unnest(:ids::bigint[], :fences::bigint[], :tokens::bigint[]) AS h(id, fence, token)
+    SELECT j.id, h.session_id
+    FROM unnest(:worker_ids::uuid[], :session_ids::bigint[], :ids::bigint[], :fences::bigint[], :tokens::bigint[])
+             AS h(worker_id, session_id, id, fence, token)
     JOIN jobs j ON j.id = h.id
-    JOIN sessions s ON s.id = j.session_id AND s.worker_id = :worker_id
+    JOIN sessions s ON s.id = j.session_id AND s.worker_id = h.worker_id
     WHERE CASE WHEN (j.state, j.fence, j.token) = ('running', h.fence, h.token) THEN true ELSE false END
     ORDER BY j.id
     FOR UPDATE OF j
 )
-UPDATE jobs j SET session_id = :session_id FROM locked l WHERE j.id = l.id
-RETURNING j.id, j.fence;
+UPDATE jobs j SET session_id = l.session_id FROM locked l WHERE j.id = l.id
+RETURNING j.session_id, j.id, j.fence;
 
 -- name: renew_sessions
 -- All that a server asks each second, in one round trip: a slow network must not make it late.
 -- A row in other hands is being replaced or closed right now; it must not hold up the others.
 WITH free AS (
-    SELECT s.id, r.slots
-    FROM unnest(:ids::bigint[], :slots::integer[]) AS r(id, slots)
+    SELECT s.id, r.slots, r.health
+    FROM unnest(:ids::bigint[], :slots::integer[], :healths::text[]) AS r(id, slots, health)
     JOIN sessions s ON s.id = r.id
     WHERE s.closed_at IS NULL AND s.server_id = :server_id
     ORDER BY s.id
@@ -46,7 +71,8 @@ WITH free AS (
 ),
 renewed AS (
     UPDATE sessions s
-    SET lease_expires_at = clock_timestamp() + :lease_ms::bigint * interval '1 millisecond', slots = f.slots
+    SET lease_expires_at = clock_timestamp() + :lease_ms::bigint * interval '1 millisecond', slots = f.slots,
+        health = f.health
     FROM free f
     WHERE s.id = f.id
     RETURNING s.id
@@ -70,9 +96,16 @@ SELECT count(*) FILTER (WHERE lease_expires_at < clock_timestamp()) AS lapsed, c
 FROM sessions WHERE closed_at IS NULL;
 
 -- name: close_lapsed
-UPDATE sessions SET closed_at = clock_timestamp(), closed_reason = 'lapsed'
-WHERE closed_at IS NULL AND lease_expires_at < clock_timestamp()
-RETURNING id;
+-- In the order of the ids, as whoever replaces or renews them.
+WITH over AS (
+    SELECT id FROM sessions WHERE closed_at IS NULL AND lease_expires_at < clock_timestamp()
+    ORDER BY id
+    FOR UPDATE
+)
+UPDATE sessions s SET closed_at = clock_timestamp(), closed_reason = 'lapsed'
+FROM over o
+WHERE s.id = o.id
+RETURNING s.id;
 
 -- name: find_orphans
 -- Running jobs whose session is closed. Read without locks: settlement guards each of them again.

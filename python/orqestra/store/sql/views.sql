@@ -66,7 +66,7 @@ SELECT (SELECT count(*) FROM looked) AS seen, (SELECT min(id) FROM looked) AS la
 -- name: get_summaries
 -- Rows of a page: all of a job but its payload and output.
 SELECT j.id, j.type, j.state, j.queue, j.priority, j.attempt, j.max_retries,
-       j.backoff_base_ms, j.backoff_factor, j.backoff_cap_ms, j.exit_code, j.exit_signal, j.reason, j.error,
+       j.backoff_base_ms, j.backoff_factor, j.backoff_cap_ms, j.retry_rules, j.usage_us, j.exit_code, j.exit_signal, j.reason, j.error,
        j.stdout_bytes, j.stderr_bytes, j.truncated, j.tags, j.timeout_ms, j.grace_ms, j.idempotency_key,
        j.run_id, j.step_key, j.fence, j.lost_count, j.return_count, j.cancel_requested_at,
        j.created_at, j.available_at, j.started_at, j.finished_at,
@@ -89,7 +89,7 @@ WHERE job_id = :id AND fence = ANY(:fences::bigint[])
 GROUP BY fence, stream;
 
 -- name: list_workers
-SELECT s.id, s.worker_id, s.name, s.slots, s.queues, s.labels, s.server_name, s.connected_at, s.lease_expires_at,
+SELECT s.id, s.worker_id, s.name, s.slots, s.health, s.queues, s.labels, s.server_name, s.connected_at, s.lease_expires_at,
        (SELECT count(*) FROM jobs j WHERE j.session_id = s.id AND j.state = 'running') AS running_jobs
 FROM sessions s
 WHERE s.closed_at IS NULL

@@ -11,6 +11,7 @@
 //! (`process::block_signals`), and it must live at least as long as its children:
 //! `PR_SET_PDEATHSIG` fires when the parent *thread* ends.
 
+mod clone;
 mod inside;
 mod stack;
 
@@ -82,13 +83,21 @@ pub struct Child {
     pub process: OwnedFd,
 }
 
+/// The way into a cgroup.
+pub struct Entrance {
+    /// Its directory.
+    pub directory: OwnedFd,
+    /// The list of its members, to be written to.
+    pub members: OwnedFd,
+}
+
 /// The step at which a start failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Step {
     /// Making the process.
     Fork = 1,
-    /// Session, limits, descriptors.
+    /// Session, cgroup, limits, descriptors.
     Setup = 2,
     /// Becoming the user.
     User = 3,
@@ -110,13 +119,15 @@ pub struct Refusal {
 /// Starts a program and returns once it has been executed.
 ///
 /// It leads a session of its own, has exactly the three descriptors, no signal blocked or ignored,
-/// umask 022, and is killed when the calling thread ends.
+/// umask 022, is in the group if one is given, and is killed when the calling thread ends. The calling
+/// thread must have all signals blocked.
 pub fn start(
     program: &Program,
     standard: &Standard<'_>,
+    group: Option<&Entrance>,
     stack: &mut Stack,
 ) -> Result<Child, Refusal> {
-    let order = Order {
+    let mut order = Order {
         paths: pointers(&program.paths),
         argv: pointers(&program.argv),
         env: pointers(&program.env),
@@ -124,33 +135,29 @@ pub fn start(
         niceness: program.niceness,
         limits: &program.limits,
         user: program.user.as_ref(),
+        enter: None,
         standard: [standard.stdin, standard.stdout, standard.stderr].map(AsRawFd::as_raw_fd),
         // SAFETY: takes nothing and can't fail.
         parent: unsafe { libc::getpid() },
         step: AtomicI32::new(0),
         errno: AtomicI32::new(0),
     };
-    let mut process: RawFd = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // SAFETY: the stack is large enough and used by nobody else. CLONE_VFORK suspends this thread
-    // until the child has executed its program or exited, so that `order` and what it points to
-    // outlive the child's use of them. `inside::run` never returns and keeps to system calls.
-    let pid = unsafe {
-        libc::clone(
-            inside::run,
-            stack.top(),
-            flags,
-            ptr::from_ref(&order).cast_mut().cast(),
-            &raw mut process,
-        )
-    };
+    let in_group = group.and_then(|group| {
+        // SAFETY: callers have all signals blocked.
+        unsafe { clone::clone_into(group.directory.as_raw_fd(), &order, stack) }
+    });
+    let (pid, process) = in_group.unwrap_or_else(|| {
+        order.enter = group.map(|group| group.members.as_raw_fd());
+        // SAFETY: as above.
+        unsafe { clone::clone(&order, stack) }
+    });
     if pid == -1 {
         return Err(Refusal {
             step: Step::Fork,
             errno: last_errno(),
         });
     }
-    // SAFETY: CLONE_PIDFD has put a new descriptor there, which nobody else owns.
+    // SAFETY: the kernel has made it for us, closed on exec, and nobody else owns it.
     let process = unsafe { OwnedFd::from_raw_fd(process) };
     match order.refusal() {
         None => Ok(Child { pid, process }),
@@ -170,6 +177,7 @@ struct Order<'a> {
     niceness: Option<i32>,
     limits: &'a [Limit],
     user: Option<&'a User>,
+    enter: Option<RawFd>,
     standard: [RawFd; 3],
     parent: libc::pid_t,
     step: AtomicI32,

@@ -44,6 +44,12 @@ impl Stack {
         }
     }
 
+    /// The lowest address of it.
+    pub(super) fn bottom(&self) -> *mut libc::c_void {
+        // SAFETY: within the mapping.
+        unsafe { self.0.byte_add(GUARD_BYTES) }
+    }
+
     /// Where a stack that grows down begins.
     pub(super) fn top(&self) -> *mut libc::c_void {
         // SAFETY: one past the end of the mapping.

@@ -1,5 +1,9 @@
 //! The reaper: the one thread that owns the running commands. It reads their output, ends them and
 //! reports them, and reaps what it has adopted.
+//!
+//! Here is what it hears; `endings` is how commands end.
+
+mod endings;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,16 +12,20 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use super::backlog::{Backlog, Withdrawal};
-use super::capture::Bounds;
-use super::directory::{Cleaner, Directory};
-use super::job::{Job, SCRATCH_BYTES, Source};
-use super::ladder::{Action, Ladder};
-use super::mailbox::{Mailbox, Message};
-use super::report::{Exit, Failure, Outbox, Reason, Stream};
-use super::spawn::{self, Launched};
+use crate::executor::backlog::{Backlog, Withdrawal};
+use crate::executor::capture::Bounds;
+use crate::executor::cgroup::{Group, Groups};
+use crate::executor::directory::{Cleaner, Directory};
+use crate::executor::job::Job;
+use crate::executor::lookout::Lookout;
+use crate::executor::mailbox::{Mailbox, Message};
+use crate::executor::reading::{SCRATCH_BYTES, Source};
+use crate::executor::report::{Exit, Failure, Notes, Outbox, Reason};
+use crate::executor::spawn::{self, Launched};
 use crate::sys::poll::Poll;
 use crate::sys::process;
+
+use endings::Task;
 
 /// The number of the mailbox in the poll; no command has it.
 const MAILBOX: u64 = u64::MAX;
@@ -29,8 +37,7 @@ pub struct Reaper {
     backlog: Arc<Backlog>,
     mailbox: Arc<Mailbox>,
     outbox: Arc<Outbox>,
-    bounds: Bounds,
-    drain: Duration,
+    ways: Ways,
     poll: Poll,
     jobs: HashMap<u64, Job>,
     /// One entry for each job whose ladder has a deadline.
@@ -40,9 +47,24 @@ pub struct Reaper {
     ended: Vec<Exit>,
     scratch: Vec<u8>,
     stopping: bool,
-    /// Whether adopted children live.
-    adopted: bool,
+    lookout: Lookout,
+    /// What is to be done to the processes of commands at the end of this round.
+    due: Vec<(u64, Task)>,
+    /// What is to be told besides ends.
+    notes: Notes,
     cleaner: Cleaner,
+}
+
+/// How it works.
+pub(super) struct Ways {
+    /// What is kept of each output stream.
+    pub bounds: Bounds,
+    /// How long pipes are read after a main process has ended.
+    pub drain: Duration,
+    /// The groups of commands.
+    pub groups: Option<Arc<Groups>>,
+    /// Whether orphans come to us, on the main thread.
+    pub adopting: bool,
 }
 
 #[derive(Default)]
@@ -64,8 +86,7 @@ impl Reaper {
         backlog: &Arc<Backlog>,
         mailbox: &Arc<Mailbox>,
         outbox: &Arc<Outbox>,
-        bounds: Bounds,
-        drain: Duration,
+        ways: Ways,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         poll.add(mailbox.raw(), MAILBOX)?;
@@ -73,8 +94,8 @@ impl Reaper {
             backlog: Arc::clone(backlog),
             mailbox: Arc::clone(mailbox),
             outbox: Arc::clone(outbox),
-            bounds,
-            drain,
+            lookout: Lookout::new(ways.adopting),
+            ways,
             poll,
             jobs: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -82,14 +103,22 @@ impl Reaper {
             ended: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             stopping: false,
-            adopted: false,
+            due: Vec::new(),
+            notes: Notes::default(),
             cleaner: Cleaner::start()?,
         })
     }
 
     /// Works on the calling thread, with all signals blocked in it, until the executor was stopped and
     /// the last command has ended; then ends the spawners.
+    ///
+    /// # Panics
+    /// It was made by `Executor::prepare`, and this is not the main thread.
     pub fn run(mut self) {
+        assert!(
+            !self.ways.adopting || process::is_main_thread(),
+            "orphans come to the main thread, so the reaper has to run there"
+        );
         process::block_signals();
         let mut ready = Vec::new();
         while !self.is_finished() {
@@ -108,8 +137,11 @@ impl Reaper {
                 }
             }
             self.expire();
-            self.adopted = process::reap_adopted();
+            self.conclude();
             self.report();
+            if self.backlog.is_empty() {
+                self.lookout.clear();
+            }
         }
     }
 
@@ -118,7 +150,7 @@ impl Reaper {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let deadline = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         // Commands that run may leave orphans at any time.
-        let watchful = self.adopted || !self.jobs.is_empty();
+        let watchful = self.lookout.has_adopted() || !self.jobs.is_empty();
         let watch = watchful.then_some(ADOPTED_EVERY);
         [deadline, watch].into_iter().flatten().min()
     }
@@ -137,7 +169,7 @@ impl Reaper {
             Source::Process => self.main_ended(key),
             Source::Output(stream) => {
                 job.read(stream, &mut self.scratch, &self.poll, &self.outbox);
-                self.finish_if_drained(key);
+                self.sweep_if_drained(key);
             }
         }
     }
@@ -146,6 +178,7 @@ impl Reaper {
         match message {
             Message::Launched(launched) => self.admit(*launched),
             Message::Refused(key, failure) => self.refuse(key, failure),
+            Message::Withdraw(keys) => keys.into_iter().for_each(|key| self.withdraw(key)),
             Message::Cancel(keys) => keys
                 .into_iter()
                 .for_each(|key| self.end(key, Signal::Cancel)),
@@ -160,10 +193,11 @@ impl Reaper {
         let key = launched.command.key;
         self.backlog.launched(key);
         let early = self.early.remove(&key).unwrap_or_default();
-        let mut job = Job::new(launched, self.bounds);
+        let mut job = Job::new(launched, self.ways.bounds);
         if let Err(error) = job.watch(&self.poll) {
             job.abandon(&self.poll);
             self.clean(job.directory.take());
+            self.give_back(job.group.take(), false);
             let failure = spawn::refused("watch", "cannot watch its process", &error);
             self.ended
                 .push(Exit::unstarted(key, Reason::SpawnFailed, Some(failure)));
@@ -191,11 +225,7 @@ impl Reaper {
     fn end(&mut self, key: u64, signal: Signal) {
         if !self.jobs.contains_key(&key) {
             match self.backlog.withdraw(key) {
-                Withdrawal::Withdrawn => {
-                    self.early.remove(&key);
-                    self.ended
-                        .push(Exit::unstarted(key, Reason::Cancelled, None));
-                }
+                Withdrawal::Withdrawn => self.withdrawn(key),
                 Withdrawal::Launching => {
                     let early = self.early.entry(key).or_default();
                     early.signal = early.signal.max(Some(signal));
@@ -206,8 +236,20 @@ impl Reaper {
         }
         self.climb(key, |ladder, now| match signal {
             Signal::Cancel => ladder.cancel(now),
-            Signal::Kill => ladder.kill(),
+            Signal::Kill => ladder.kill(now),
         });
+    }
+
+    fn withdraw(&mut self, key: u64) {
+        if self.backlog.withdraw(key) == Withdrawal::Withdrawn {
+            self.withdrawn(key);
+        }
+    }
+
+    fn withdrawn(&mut self, key: u64) {
+        self.early.remove(&key);
+        self.ended
+            .push(Exit::unstarted(key, Reason::Cancelled, None));
     }
 
     fn follow(&mut self, key: u64, offsets: [u64; 2]) {
@@ -242,84 +284,11 @@ impl Reaper {
         }
     }
 
-    /// Serves the deadlines that are over.
-    fn expire(&mut self) {
-        let now = Instant::now();
-        while let Some(&(deadline, key)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            self.climb(key, Ladder::expire);
+    /// Takes the group of a command back.
+    fn give_back(&self, group: Option<Group>, is_empty: bool) {
+        if let (Some(groups), Some(group)) = (&self.ways.groups, group) {
+            groups.give_back(group, is_empty);
         }
-    }
-
-    /// Lets the ladder of a job decide, and does what it says.
-    fn climb(&mut self, key: u64, decide: impl FnOnce(&mut Ladder, Instant) -> Action) {
-        let Some(job) = self.jobs.get_mut(&key) else {
-            return;
-        };
-        let now = Instant::now();
-        // Nobody is cancelled who has ended by himself and only was not noticed yet. This also makes
-        // sure that the number of the group is still his.
-        if !job.ladder.is_draining() && job.has_ended() {
-            self.main_ended(key);
-            return;
-        }
-        let before = job.ladder.deadline();
-        let action = decide(&mut job.ladder, now);
-        let after = job.ladder.deadline();
-        match action {
-            Action::Wait => {}
-            Action::Terminate => job.signal(libc::SIGTERM),
-            Action::Kill => job.signal(libc::SIGKILL),
-            Action::Finish => return self.finish(key),
-        }
-        self.reschedule(key, before, after);
-    }
-
-    fn main_ended(&mut self, key: u64) {
-        let Some(job) = self.jobs.get_mut(&key) else {
-            return;
-        };
-        let now = Instant::now();
-        let before = job.ladder.deadline();
-        job.main_ended(now, &self.poll);
-        job.ladder.main_ended(now, self.drain);
-        let after = job.ladder.deadline();
-        self.reschedule(key, before, after);
-        self.read_all(key);
-        self.finish_if_drained(key);
-    }
-
-    fn read_all(&mut self, key: u64) {
-        let Some(job) = self.jobs.get_mut(&key) else {
-            return;
-        };
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            job.read(stream, &mut self.scratch, &self.poll, &self.outbox);
-        }
-    }
-
-    fn finish_if_drained(&mut self, key: u64) {
-        if self
-            .jobs
-            .get(&key)
-            .is_some_and(|job| job.ladder.is_draining() && job.is_drained())
-        {
-            self.finish(key);
-        }
-    }
-
-    fn finish(&mut self, key: u64) {
-        // What is in the pipes by now still counts: one round of reads empties them.
-        self.read_all(key);
-        let Some(mut job) = self.jobs.remove(&key) else {
-            return;
-        };
-        self.reschedule(key, job.ladder.deadline(), None);
-        let directory = job.directory.take();
-        self.ended.push(job.finish(&self.poll));
-        self.clean(directory);
     }
 
     /// Removes the directory of a command, at once if it is empty.
@@ -329,19 +298,13 @@ impl Reaper {
         }
     }
 
-    fn reschedule(&mut self, key: u64, before: Option<Instant>, after: Option<Instant>) {
-        if before != after {
-            before.map(|deadline| self.deadlines.remove(&(deadline, key)));
-            self.deadlines.extend(after.map(|deadline| (deadline, key)));
-        }
-    }
-
     /// Hands over what has ended in this round.
     fn report(&mut self) {
         if !self.ended.is_empty() {
             self.backlog.forget(self.ended.iter().map(|exit| exit.key));
             self.outbox.exits(&mut self.ended);
         }
+        self.outbox.notes(&mut self.notes);
     }
 }
 
@@ -349,5 +312,8 @@ impl Drop for Reaper {
     /// Ends the spawners: nobody takes what they start any more.
     fn drop(&mut self) {
         self.backlog.close();
+        if let Some(groups) = &self.ways.groups {
+            groups.remove();
+        }
     }
 }

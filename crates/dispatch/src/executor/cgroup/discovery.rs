@@ -1,0 +1,136 @@
+//! Where control groups can be made, if anywhere.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{entrance, remove, value};
+use crate::sys::child::{self, Program, Stack, Standard};
+use crate::sys::process::Ending;
+use crate::sys::{descriptors, process};
+
+/// How long the members of groups that somebody left have to end after their KILL.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The controllers that are of use, if they are to be had.
+const CONTROLLERS: [&str; 2] = ["+memory", "+pids"];
+
+/// The directory `orqestra-<name>` below the group of this process, if groups can be made in it and
+/// commands be put there. What a predecessor of that name has left there is killed and removed.
+///
+/// Starts a program to try it out.
+#[must_use]
+pub fn usable_cgroup(name: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own_directory(&mounts, &own)?;
+    let base = own.join(format!("orqestra-{name}"));
+    clear(&base);
+    fs::create_dir(&base).ok()?;
+    for controller in CONTROLLERS {
+        // Fails where they belong to others, or where a group with members may not give them away.
+        for directory in [&own, &base] {
+            fs::write(directory.join("cgroup.subtree_control"), controller).ok();
+        }
+    }
+    if try_out(&base.join("trial")).is_ok() {
+        return Some(base);
+    }
+    clear(&base);
+    None
+}
+
+/// The directory of the group of this process, in the one hierarchy of version 2.
+fn own_directory(mounts: &str, own: &str) -> Option<PathBuf> {
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    mounts.lines().find_map(|line| {
+        let (place, kind) = line.split_once(" - ")?;
+        let mut fields = place.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        if !kind.starts_with("cgroup2 ") {
+            return None;
+        }
+        // In a container, only a part may be mounted.
+        let below = Path::new("/").join(path);
+        let below = below.strip_prefix(root).ok()?;
+        Some(Path::new(point).join(below))
+    })
+}
+
+/// Makes a group, runs a program in it, sees that the group can be killed, and removes it.
+fn try_out(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    let group = entrance(path)?;
+    let null = descriptors::null()?;
+    // A thread of its own, because it must not get signals.
+    let trial = thread::spawn(move || {
+        process::block_signals();
+        let standard = Standard {
+            stdin: &null,
+            stdout: &null,
+            stderr: &null,
+        };
+        let child = child::start(&nothing(), &standard, Some(&group), &mut Stack::new()?)
+            .map_err(|refusal| io::Error::from_raw_os_error(refusal.errno))?;
+        match process::reap_dying(&child.process) {
+            Some(Ending::Code(0)) => Ok(()),
+            _ => Err(io::ErrorKind::Other.into()),
+        }
+    });
+    let tried = trial
+        .join()
+        .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+    tried.and_then(|()| fs::write(path.join("cgroup.kill"), "1"))?;
+    fs::remove_dir(path)
+}
+
+/// A program that every system has and that does nothing.
+fn nothing() -> Program {
+    let word = |text: &str| CString::new(text).unwrap_or_default();
+    Program {
+        paths: vec![word("/bin/true"), word("/usr/bin/true")],
+        argv: vec![word("true")],
+        env: Vec::new(),
+        cwd: None,
+        niceness: None,
+        limits: Vec::new(),
+        user: None,
+    }
+}
+
+/// Kills all that is in a group and removes it with the groups in it, as far as that goes.
+fn clear(path: &Path) {
+    if fs::write(path.join("cgroup.kill"), "1").is_err() {
+        return;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let occupied = || {
+        let events = fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
+        value(&events, "populated") != 0
+    };
+    while occupied() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+    remove(path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_directory_is_found_in_pure_and_mixed_systems() {
+        let mixed = "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+            41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
+        let own = "4:memory:/a\n0::/b/c\n";
+        let expected = Path::new("/sys/fs/cgroup/unified/b/c");
+        assert_eq!(own_directory(mixed, own).as_deref(), Some(expected));
+        let part = "41 31 0:38 /b /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let expected = Path::new("/sys/fs/cgroup/c");
+        assert_eq!(own_directory(part, own).as_deref(), Some(expected));
+        assert_eq!(own_directory(mixed, "4:memory:/a\n"), None);
+        assert_eq!(own_directory("", own), None);
+    }
+}

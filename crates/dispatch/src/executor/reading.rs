@@ -1,0 +1,117 @@
+//! The pipes of a command: their numbers in the poll, and what was read from them.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsRawFd;
+
+use super::capture::{Bounds, Capture, Output};
+use super::report::{Outbox, Stream};
+use crate::sys::poll::Poll;
+
+/// The size of the buffer that pipes are read into: that of a pipe. Larger pipes gain nothing here.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// Reads of one stream in a row, enough to empty the largest pipe; then the others have their turn.
+const READS: usize = 16;
+
+/// What a descriptor of a command stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The end of its main process.
+    Process,
+    /// Output.
+    Output(Stream),
+}
+
+impl Source {
+    /// The number under which it is watched.
+    pub fn number(self, key: u64) -> u64 {
+        let low = match self {
+            Self::Process => 0,
+            Self::Output(stream) => stream as u64,
+        };
+        key << 2 | low
+    }
+
+    /// The key and source behind a number.
+    pub fn of(number: u64) -> (u64, Self) {
+        let source = match number & 3 {
+            0 => Self::Process,
+            1 => Self::Output(Stream::Stdout),
+            _ => Self::Output(Stream::Stderr),
+        };
+        (number >> 2, source)
+    }
+}
+
+/// One output stream of a command.
+pub struct Reading {
+    stream: Stream,
+    /// None: at its end.
+    pipe: Option<File>,
+    capture: Capture,
+}
+
+impl Reading {
+    /// A stream of which nothing has been read.
+    pub fn new(stream: Stream, pipe: File, bounds: Bounds) -> Self {
+        Self {
+            stream,
+            pipe: Some(pipe),
+            capture: Capture::new(bounds),
+        }
+    }
+
+    /// Watches its pipe.
+    pub fn watch(&self, key: u64, poll: &Poll) -> io::Result<()> {
+        self.pipe.as_ref().map_or(Ok(()), |pipe| {
+            poll.add(pipe.as_raw_fd(), Source::Output(self.stream).number(key))
+        })
+    }
+
+    /// Tells what is still kept from this offset on.
+    pub fn follow(&self, key: u64, offset: u64, outbox: &Outbox) {
+        if self.capture.total() > offset {
+            outbox.live(key, self.stream, self.capture.kept_from(offset));
+        }
+    }
+
+    /// Reads what it has, or the first part of it.
+    pub fn read(&mut self, key: u64, scratch: &mut [u8], poll: &Poll, followers: Option<&Outbox>) {
+        for _ in 0..READS {
+            let Some(pipe) = &mut self.pipe else { return };
+            let count = match pipe.read(scratch) {
+                Ok(0) => return self.close(poll),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => return self.close(poll),
+            };
+            let data = &scratch[..count];
+            if let Some(outbox) = followers {
+                outbox.live(
+                    key,
+                    self.stream,
+                    std::iter::once((self.capture.total(), data)),
+                );
+            }
+            self.capture.push(data);
+        }
+    }
+
+    /// Whether it is at its end.
+    pub fn is_at_end(&self) -> bool {
+        self.pipe.is_none()
+    }
+
+    /// What was kept.
+    pub fn finish(self) -> Output {
+        self.capture.finish()
+    }
+
+    /// Lets go of its pipe.
+    pub fn close(&mut self, poll: &Poll) {
+        if let Some(pipe) = self.pipe.take() {
+            poll.remove(pipe.as_raw_fd());
+        }
+    }
+}
