@@ -211,8 +211,9 @@ class Command:
     `cwd`, or where this process is, and reads `stdin`, or nothing. After `timeout_ms` (0: never) it is
     ended as by `Supervisor.cancel`, with `grace_ms` between TERM and KILL. `tag` comes back with its Exit.
 
-    `directory` is made for it, with the file `previous-output` if there is one, and goes with all in it
-    when it has ended. `limits` are by name: nice, open_files, file_bytes, cpu_seconds, address_space_bytes,
+    In `directory` it is given a folder of its own, empty but for a file with the `previous_output`, which goes
+    with all in it when it has ended. It is told of them as ORQESTRA_TMPDIR, as TMPDIR unless `env` has one,
+    and as ORQESTRA_PREVIOUS_OUTPUT_FILE. `limits` are by name: nice, open_files, file_bytes, cpu_seconds, address_space_bytes,
     memory_bytes, processes. `user` is (uid, gid, further groups). With `allow_background` what it leaves
     running when it ends by itself stays.
     """

@@ -72,12 +72,7 @@ async def rewound(stage: Stage, *, restart: bool) -> None:
 
 async def _demand_verdicts(stage: Stage, stream: RawStream, old: AttemptRef, *, expected: Sequence[int]) -> None:
     """Report, as one who was away, what the forgotten future left, and then what is really due."""
-    fresh: dict[int, Any] = {}
-    while not fresh.keys() >= set(expected):
-        jobs = {job.attempt.job_id: job for job in (await stream.next("assign")).jobs}
-        fresh |= {job_id: jobs.pop(job_id) for job_id in expected if job_id in jobs}
-        # Of another queue, by a hint of the forgotten future whose job id is another job's now.
-        await stream.finish(jobs.values())
+    fresh = await _assigned_again(stage, stream, set(expected))
     stage.figures["by_hand_s"] = round(time.time() - stage.recovers_from, 2)
     new = fresh[old.job_id].attempt
     stage.demand(
@@ -91,6 +86,28 @@ async def _demand_verdicts(stage: Stage, stream: RawStream, old: AttemptRef, *, 
     stage.demand(verdicts == right, f"the verdicts on forgotten attempts are {verdicts}, not {right}")
     verdicts = await stream.finish(fresh.values())
     stage.demand(set(verdicts) == {ResultAcks.VERDICT_ACCEPTED}, f"the verdicts on present attempts are {verdicts}")
+
+
+async def _assigned_again(stage: Stage, stream: RawStream, expected: set[int]) -> dict[int, Any]:
+    """Return these jobs as they are assigned, without those that a worker of another queue has got."""
+    fresh: dict[int, Any] = {}
+    waits_until = time.monotonic() + HELLO_SECONDS
+    while missing := expected - fresh.keys() - await _misplaced(stage):
+        if time.monotonic() > waits_until:
+            raise TimeoutError(f"jobs {sorted(missing)} came neither here nor elsewhere in {HELLO_SECONDS:g} s")
+        if not stream.has("assign"):
+            await asyncio.sleep(PAUSE_SECONDS)
+            continue
+        jobs = {job.attempt.job_id: job for job in (await stream.next("assign")).jobs}
+        fresh |= {job_id: jobs.pop(job_id) for job_id in expected if job_id in jobs}
+        # Of another queue, by a hint of the forgotten future whose job id is another job's now.
+        await stream.finish(jobs.values())
+    return fresh
+
+
+async def _misplaced(stage: Stage) -> set[int]:
+    """Return the jobs that went to workers of other queues."""
+    return {row["id"] for row in await stage.fetch(MISPLACED, BY_HAND, [BY_HAND, NEW_QUEUE])}
 
 
 async def _copy_state(stage: Stage) -> None:
@@ -138,9 +155,9 @@ async def _judge(stage: Stage, known_at: float, kept: int, *, restart: bool) -> 
     # A server that lives on believes in lanes that are forgotten, and would be the only one to find these jobs.
     stage.figures["in_forgotten_lanes"] = len(homeless)
     stage.demand(not (restart and homeless), f"jobs {homeless} are in a lane that there is not: who would find them?")
-    misplaced = await stage.fetch(MISPLACED, BY_HAND, [BY_HAND, NEW_QUEUE])
+    misplaced = await _misplaced(stage)
     stage.figures["to_other_queues"] = len(misplaced)
-    stage.demand(not (restart and misplaced), f"{[row['id'] for row in misplaced]} went to workers of other queues")
+    stage.demand(not (restart and misplaced), f"{sorted(misplaced)} went to workers of other queues")
     starts = stage.count_starts(kept)
     stage.demand(starts == 1, f"the job that ran all the time was started {starts} times")
     await _count_forgotten(stage, known_at)

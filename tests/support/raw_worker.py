@@ -5,7 +5,7 @@ for is ever cancelled but the call as a whole.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -206,7 +206,9 @@ class RawStream:
 
     async def _verdicts(self, attempts: Sequence[AttemptRef]) -> list["Verdict"]:
         verdicts: defaultdict[tuple[int, int, int], list[Verdict]] = defaultdict(list)
-        while sum(map(len, verdicts.values())) < len(attempts):
+        wanted = Counter(map(_name, attempts))
+        # Counted for each: a server that outlived a Postgres that was put back may answer what an earlier stream asked.
+        while any(len(verdicts[name]) < count for name, count in wanted.items()):
             acks: ResultAcks = await self.next("result_acks")
             for ack in acks.acks:
                 verdicts[_name(ack.attempt)].append(ack.verdict)

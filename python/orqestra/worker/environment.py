@@ -4,9 +4,9 @@ Never the worker's whole environment: that may hold secrets. From the weakest to
 
     PATH HOME LANG TZ            the worker's; PATH, HOME and LANG have defaults
     those in ORQESTRA_WORKER_ENV the worker's, if it has them
-    TMPDIR                       the command's own temporary folder
+    TMPDIR                       the command's own temporary folder, unless the job's `env` has one
     the job's `env`
-    ORQESTRA_*, PREVIOUS_OUTPUT  ours
+    ORQESTRA_*, PREVIOUS_OUTPUT  ours; those that name the folder and files in it are the supervisor's
 """
 
 import os
@@ -19,7 +19,6 @@ from orqestra.v1.worker_pb2 import Assignment
 
 PATH_DEFAULT: Final = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LANG_DEFAULT: Final = b"C.UTF-8"
-PREVIOUS_OUTPUT: Final = b"previous-output"
 PASSED_ON: Final = (b"PATH", b"HOME", b"LANG", b"TZ")
 
 
@@ -32,19 +31,17 @@ def base_environment(own: Mapping[bytes, bytes], passed_on: Iterable[str]) -> di
     return found
 
 
-def job_environment(assignment: Assignment, directory: bytes) -> dict[bytes, bytes]:
-    """Return what we tell a command of its job, and of the `directory` that is its own."""
+def job_environment(assignment: Assignment) -> dict[bytes, bytes]:
+    """Return what we tell a command of its job; of its own folder the supervisor tells it."""
     told = {
         b"ORQESTRA_JOB_ID": b"%d" % assignment.attempt.job_id,
         b"ORQESTRA_ATTEMPT": b"%d" % assignment.attempt_number,
         b"ORQESTRA_FENCE": b"%d" % assignment.attempt.fence,
-        b"ORQESTRA_TMPDIR": directory,
     }
     if assignment.run_id:
         told[b"ORQESTRA_RUN_ID"] = b"%d" % assignment.run_id
     if assignment.has_previous_output:
         told[b"PREVIOUS_OUTPUT"] = as_variable(assignment.previous_output)
-        told[b"ORQESTRA_PREVIOUS_OUTPUT_FILE"] = b"%b/%b" % (directory, PREVIOUS_OUTPUT)
     return told
 
 

@@ -32,13 +32,11 @@ class Shell:
         payload = parse_shell(assignment.payload)
         account = self._surroundings.account(payload)
         assignment.timeout_ms = self._surroundings.timeout_ms(assignment.timeout_ms)
-        attempt = assignment.attempt
-        directory = b"%b/%d-%d" % (self._jobs_directory, attempt.job_id, attempt.fence)
         return Command(
             key=key,
             tag=tag_of(assignment),
             argv=[part.encode() for part in payload.arguments()],
-            env=list(self._environment(assignment, payload, directory).items()),
+            env=list(self._environment(assignment, payload).items()),
             cwd=self._cwd if payload.cwd is None else payload.cwd.encode(),
             stdin=None if payload.stdin is None else payload.stdin.encode(),
             timeout_ms=assignment.timeout_ms,
@@ -46,17 +44,16 @@ class Shell:
             limits=self._surroundings.limits(payload),
             user=account,
             allow_background=payload.allow_background,
-            directory=directory,
+            directory=self._jobs_directory,
             previous_output=assignment.previous_output if assignment.has_previous_output else None,
         )
 
-    def _environment(self, assignment: Assignment, payload: ShellPayload, directory: bytes) -> dict[bytes, bytes]:
+    def _environment(self, assignment: Assignment, payload: ShellPayload) -> dict[bytes, bytes]:
         return {
             **self._base,
             **self._surroundings.home(payload),
-            b"TMPDIR": directory,
             **{name.encode(): value.encode() for name, value in payload.env.items()},
-            **job_environment(assignment, directory),
+            **job_environment(assignment),
         }
 
 

@@ -1,8 +1,10 @@
 //! What is to be run, and its translation into what the system takes.
 
 use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use super::directory::Directory;
 use super::limits::Limits;
 use crate::sys::child::{Program, User};
 
@@ -26,9 +28,11 @@ pub struct Command {
     pub timeout: Option<Duration>,
     /// How long it has between TERM and KILL.
     pub grace: Duration,
-    /// A directory that is made for it and its user alone, and removed with all in it after its end.
+    /// Where it is given a directory for itself and its user alone, which is empty when it starts and
+    /// goes with all in it after its end. It is told of it as `ORQESTRA_TMPDIR`, and as `TMPDIR` unless
+    /// `env` has one.
     pub directory: Option<Vec<u8>>,
-    /// What the file `previous-output` in that directory holds; None: there is no such file.
+    /// What a file in that directory holds, of which it is told as `ORQESTRA_PREVIOUS_OUTPUT_FILE`.
     pub previous_output: Option<Vec<u8>>,
     /// What it may use.
     pub limits: Limits,
@@ -42,7 +46,11 @@ pub struct Command {
 impl Command {
     /// The command as the system takes it, or a sentence on why it can't. `counted`: something else
     /// counts its processes.
-    pub(super) fn program(&self, counted: bool) -> Result<Program, String> {
+    pub(super) fn program(
+        &self,
+        directory: Option<&Directory>,
+        counted: bool,
+    ) -> Result<Program, String> {
         let name = self
             .argv
             .first()
@@ -53,12 +61,14 @@ impl Command {
         }
         let argv = self.argv.iter().enumerate();
         let env = self.env.iter().map(|(name, value)| variable(name, value));
+        let told = directory.map(|directory| self.told(directory));
+        let told = told.unwrap_or_default().into_iter().map(Ok);
         Ok(Program {
             paths: self.paths(name)?,
             argv: argv
                 .map(|(index, word)| text(word, || format!("argv[{index}]")))
                 .collect::<Result<_, _>>()?,
-            env: env.collect::<Result<_, _>>()?,
+            env: env.chain(told).collect::<Result<_, _>>()?,
             cwd: self
                 .cwd
                 .as_ref()
@@ -74,6 +84,25 @@ impl Command {
     pub(super) fn search_path(&self) -> &[u8] {
         let path = self.env.iter().find(|(name, _)| name == b"PATH");
         path.map_or(DEFAULT_PATH, |(_, value)| value)
+    }
+
+    /// What it is told of its directory.
+    fn told(&self, directory: &Directory) -> Vec<CString> {
+        let path = directory.path().as_os_str().as_bytes();
+        let previous = directory.previous_output();
+        let mut told = vec![(&b"ORQESTRA_TMPDIR"[..], path)];
+        if self.env.iter().all(|(name, _)| name != b"TMPDIR") {
+            told.push((b"TMPDIR", path));
+        }
+        if self.previous_output.is_some() {
+            let previous = previous.as_os_str().as_bytes();
+            told.push((b"ORQESTRA_PREVIOUS_OUTPUT_FILE", previous));
+        }
+        // A path that the system has made holds no NUL.
+        let variables = told
+            .into_iter()
+            .map(|(name, value)| variable(name, value).unwrap_or_default());
+        variables.collect()
     }
 
     /// Whether it runs as somebody whose processes can be counted.

@@ -1,72 +1,146 @@
-//! The private directory of a command: made before it starts, removed with all in it after its end.
+//! The private directories of commands: empty when one starts, and with nothing of it left after its end.
+//!
+//! To make and remove one for each command would cost more than to start it: both change the file system,
+//! and wait for it while it syncs. So a directory that a command leaves as it was, empty, is the next
+//! one's too; all others are removed, and so is the directory of a command that has a user of its own.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown, lchown};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown, lchown};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+
+use hashbrown::HashMap;
 
 use super::command::Command;
 use super::removal::remove_tree;
 use crate::sys::child::User;
 
-/// The file in it that holds the output of the previous step.
+/// The file that holds the output of the previous step.
 const PREVIOUS_OUTPUT: &str = "previous-output";
+const MODE: u32 = 0o700;
+const MODE_BITS: u32 = 0o7777;
 
-/// A directory that was made.
+/// All of them.
+#[derive(Default)]
+pub struct Directories(Mutex<Rooms>);
+
+#[derive(Default)]
+struct Rooms {
+    made: u64,
+    /// Those that wait for a command, by the directory in which they are.
+    free: HashMap<PathBuf, Vec<PathBuf>>,
+}
+
+/// The directory of a command.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
     has_previous: bool,
+    has_owner: bool,
 }
 
-impl Directory {
-    /// Makes the directory that a command asks for, if it does, for its user alone.
-    pub fn make(command: &Command) -> io::Result<Option<Self>> {
-        let Some(path) = &command.directory else {
+impl Directories {
+    /// A directory for a command, if it asks for one, with what it is to find there.
+    pub fn take(&self, command: &Command) -> io::Result<Option<Directory>> {
+        let Some(parent) = &command.directory else {
             return Ok(None);
         };
-        let path = PathBuf::from(std::ffi::OsString::from_vec(path.clone()));
-        DirBuilder::new().mode(0o700).create(&path)?;
-        let mut directory = Self {
-            path,
+        let parent = Path::new(OsStr::from_bytes(parent));
+        let has_owner = command.user.is_some();
+        let free = (!has_owner).then(|| self.reuse(parent)).flatten();
+        let mut directory = Directory {
+            path: free.map_or_else(|| self.make(parent), Ok)?,
             has_previous: false,
+            has_owner,
         };
         match directory.fill(command) {
             Ok(()) => Ok(Some(directory)),
             Err(error) => {
                 // What we put in is all there is.
-                directory.discard().ok();
+                fs::remove_file(directory.previous_output()).ok();
+                fs::remove_dir(&directory.path).ok();
                 Err(error)
             }
         }
     }
 
-    /// Removes it if nothing but what we put in is left; else gives back its path, for a `Cleaner`.
-    pub fn discard(self) -> Result<(), PathBuf> {
-        if self.has_previous {
-            // It may be gone, or be something else by now: the next line tells.
-            fs::remove_file(self.path.join(PREVIOUS_OUTPUT)).ok();
+    /// Takes it back from a command that has ended; its path if it has to be removed, by a `Cleaner`.
+    pub fn give_back(&self, directory: Directory) -> Result<(), PathBuf> {
+        if directory.has_previous {
+            // It may be gone, or be something else by now: the look below tells.
+            fs::remove_file(directory.previous_output()).ok();
         }
-        match fs::remove_dir(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.path),
-            Ok(()) | Err(_) => Ok(()),
+        let Directory {
+            path, has_owner, ..
+        } = directory;
+        if has_owner || !is_untouched(&path) {
+            return match fs::remove_dir(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(path),
+                Ok(()) | Err(_) => Ok(()),
+            };
         }
+        let parent = path.parent().map(Path::to_owned).unwrap_or_default();
+        self.rooms().free.entry(parent).or_default().push(path);
+        Ok(())
+    }
+
+    /// Removes those that wait.
+    pub fn remove_free(&self) {
+        for path in self.rooms().free.drain().flat_map(|(_, paths)| paths) {
+            fs::remove_dir(path).ok();
+        }
+    }
+
+    fn reuse(&self, parent: &Path) -> Option<PathBuf> {
+        self.rooms().free.get_mut(parent)?.pop()
+    }
+
+    fn make(&self, parent: &Path) -> io::Result<PathBuf> {
+        loop {
+            let number = {
+                let mut rooms = self.rooms();
+                rooms.made += 1;
+                rooms.made
+            };
+            let path = parent.join(number.to_string());
+            match DirBuilder::new().mode(MODE).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| path),
+            }
+        }
+    }
+
+    fn rooms(&self) -> std::sync::MutexGuard<'_, Rooms> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Directory {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the output of the previous step is, if there is any.
+    pub fn previous_output(&self) -> PathBuf {
+        self.path.join(PREVIOUS_OUTPUT)
     }
 
     /// The user gets the directory last: he must not touch the file while we write it.
     fn fill(&mut self, command: &Command) -> io::Result<()> {
         let owner = command.user.as_ref();
         if let Some(output) = &command.previous_output {
-            let path = self.path.join(PREVIOUS_OUTPUT);
             let mut options = OpenOptions::new();
             let mut file = options
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
-                .open(path)?;
+                .open(self.previous_output())?;
             self.has_previous = true;
             file.write_all(output)?;
             if let Some(User { uid, gid, .. }) = owner {
@@ -77,6 +151,13 @@ impl Directory {
             lchown(&self.path, Some(*uid), Some(*gid))
         })
     }
+}
+
+/// Whether a directory is as it was made.
+fn is_untouched(path: &Path) -> bool {
+    let found = fs::symlink_metadata(path);
+    let as_made = found.is_ok_and(|found| found.is_dir() && found.mode() & MODE_BITS == MODE);
+    as_made && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Removes directories on a thread of its own, for those that hold much.

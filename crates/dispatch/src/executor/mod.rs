@@ -6,7 +6,7 @@
 //! - `backlog`: where commands wait for a spawner.
 //! - `spawn`: the spawners, a few threads that live as long as their children (`sys::child` tells
 //!   why and how).
-//! - `directory`: the private directory of a command; `removal`: how it goes, whatever is in it.
+//! - `directory`: the private directories of commands; `removal`: how one goes, whatever is in it.
 //! - `mailbox`: what spawners and callers tell the reaper.
 //! - `reaper`: the one thread that owns all running commands, each a `job`.
 //! - `ladder`: how a command is made to end: TERM, KILL, drain, and the sweep of what is left.
@@ -63,10 +63,11 @@ pub use report::{Exit, Failure, Live, Reason, Reports, Stream};
 use crate::sys::{descriptors, process};
 use backlog::Backlog;
 use cgroup::Groups;
+use directory::Directories;
 use mailbox::{Mailbox, Message};
 use reaper::Ways;
 use report::Outbox;
-use spawn::Spawner;
+use spawn::{Spawner, Supplies};
 
 /// How long `stop` waits for commands that were sent KILL. Longer only if the kernel can't end one.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -195,6 +196,7 @@ impl Executor {
     fn assemble(settings: Settings, adopting: bool) -> io::Result<(Self, Reaper)> {
         let bounds = settings.bounds;
         let groups = settings.cgroup.map(|base| Arc::new(Groups::new(base)));
+        let directories = Arc::new(Directories::default());
         let backlog = Arc::new(Backlog::default());
         let mailbox = Arc::new(Mailbox::new()?);
         let outbox = Arc::new(Outbox::new(bounds.head_bytes + bounds.tail_bytes)?);
@@ -206,12 +208,17 @@ impl Executor {
                 bounds,
                 drain: settings.drain,
                 groups: groups.clone(),
+                directories: Arc::clone(&directories),
                 adopting,
             },
         )?;
-        let null = Arc::new(descriptors::null()?);
+        let supplies = Supplies {
+            null: Arc::new(descriptors::null()?),
+            groups,
+            directories,
+        };
         for number in 0..settings.spawners {
-            let spawner = Spawner::new(&backlog, &mailbox, &null, groups.clone())?;
+            let spawner = Spawner::new(&backlog, &mailbox, supplies.clone())?;
             thread::Builder::new()
                 .name(format!("spawner-{number}"))
                 .spawn(move || spawner.run())?;

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::backlog::Backlog;
 use super::cgroup::{Group, Groups};
 use super::command::Command;
-use super::directory::Directory;
+use super::directory::{Directories, Directory};
 use super::mailbox::{Mailbox, Message};
 use super::report::Failure;
 use crate::sys::child::{self, Child, Program, Refusal, Stack, Standard, Step};
@@ -47,25 +47,36 @@ pub struct Running {
 pub struct Spawner {
     backlog: Arc<Backlog>,
     mailbox: Arc<Mailbox>,
-    null: Arc<OwnedFd>,
-    groups: Option<Arc<Groups>>,
+    supplies: Supplies,
+    /// Those that commands must not inherit as they are. Nothing changes them any more.
+    signals: Vec<libc::c_int>,
     stack: Stack,
 }
 
+/// What all spawners share.
+#[derive(Clone)]
+pub struct Supplies {
+    /// The empty input, of all commands that have none.
+    pub null: Arc<OwnedFd>,
+    /// The groups of commands.
+    pub groups: Option<Arc<Groups>>,
+    /// Their directories.
+    pub directories: Arc<Directories>,
+}
+
 impl Spawner {
-    /// A spawner that has not begun. `null` is the empty input, shared by all commands without one.
+    /// A spawner that has not begun.
     pub fn new(
         backlog: &Arc<Backlog>,
         mailbox: &Arc<Mailbox>,
-        null: &Arc<OwnedFd>,
-        groups: Option<Arc<Groups>>,
+        supplies: Supplies,
     ) -> io::Result<Self> {
-        let (backlog, mailbox, null) = (Arc::clone(backlog), Arc::clone(mailbox), Arc::clone(null));
+        let (backlog, mailbox) = (Arc::clone(backlog), Arc::clone(mailbox));
         Ok(Self {
             backlog,
             mailbox,
-            null,
-            groups,
+            supplies,
+            signals: child::unusual_signals(),
             stack: Stack::new()?,
         })
     }
@@ -85,7 +96,7 @@ impl Spawner {
 
     fn launch(&mut self, command: Arc<Command>) -> Result<Launched, Failure> {
         // Where there is no group to be had, it runs without, as it would on another machine.
-        let groups = self.groups.as_ref();
+        let groups = self.supplies.groups.as_ref();
         let group = groups.and_then(|groups| groups.take(&command.limits).ok());
         match self.launch_in(&command, group.as_ref()) {
             Ok((directory, running)) => Ok(Launched {
@@ -95,7 +106,7 @@ impl Spawner {
                 running,
             }),
             Err(failure) => {
-                if let (Some(groups), Some(group)) = (&self.groups, group) {
+                if let (Some(groups), Some(group)) = (&self.supplies.groups, group) {
                     groups.give_back(group, true);
                 }
                 Err(failure)
@@ -109,19 +120,25 @@ impl Spawner {
         group: Option<&Group>,
     ) -> Result<(Option<Directory>, Running), Failure> {
         let counted = group.is_some_and(Group::counts_processes);
-        let program = command.program(counted).map_err(|error| Failure {
+        let directories = &self.supplies.directories;
+        let directory = directories.take(command).map_err(|error| {
+            let path = shown(command.directory.as_deref().unwrap_or_default());
+            refused("directory", &format!("cannot make one in {path}"), &error)
+        })?;
+        let program = command.program(directory.as_ref(), counted);
+        let program = program.map_err(|error| Failure {
             stage: "command",
             errno: libc::EINVAL,
             error,
-        })?;
-        let directory = Directory::make(command).map_err(|error| {
-            let path = shown(command.directory.as_deref().unwrap_or_default());
-            refused("directory", &format!("cannot make {path}"), &error)
-        })?;
-        match self.execute(command, &program, group) {
+        });
+        let running = program.and_then(|program| self.execute(command, &program, group));
+        match running {
             Ok(running) => Ok((directory, running)),
             Err(failure) => {
-                directory.map(Directory::discard);
+                // Nothing but ours was in it.
+                if let Some(directory) = directory {
+                    let _ = self.supplies.directories.give_back(directory);
+                }
                 Err(failure)
             }
         }
@@ -146,12 +163,12 @@ impl Spawner {
         };
         let ((stdout, to_stdout), (stderr, to_stderr)) = (pipe()?, pipe()?);
         let standard = Standard {
-            stdin: payload.as_ref().unwrap_or(&self.null),
+            stdin: payload.as_ref().unwrap_or(&self.supplies.null),
             stdout: &to_stdout,
             stderr: &to_stderr,
         };
         let entrance = group.map(|group| &group.entrance);
-        let child = child::start(program, &standard, entrance, &mut self.stack)
+        let child = child::start(program, &standard, entrance, &self.signals, &mut self.stack)
             .map_err(|refusal| explain(command, &refusal))?;
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)

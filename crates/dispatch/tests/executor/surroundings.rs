@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use orqestra_dispatch::executor::{Command, Ending, Limits, Reason, User, remove_tree};
@@ -22,37 +22,48 @@ fn a_private_directory_is_made_and_removed() {
     let place = Place::new("made");
     let inside = Command {
         previous_output: Some(b"a\0b".to_vec()),
-        cwd: Some(place.bytes()),
-        ..place.command("stat -c '%a %u' . previous-output; cat previous-output")
+        ..place.command("stat -c '%a %u' . previous-output; cat $ORQESTRA_PREVIOUS_OUTPUT_FILE")
     };
     let exit = Harness::new().run(inside);
     let own = uid();
     let expected = format!("700 {own}\n600 {own}\na\0b");
     assert_eq!(exit.stdout.bytes, expected.as_bytes());
-    assert!(!place.0.exists());
+    place.is_gone();
+}
+
+#[test]
+fn an_empty_directory_is_used_again_and_any_other_is_not() {
+    let place = Place::new("again");
+    let mut harness = Harness::new();
+    let mut told = |script| {
+        let exit = harness.run(place.command(script));
+        String::from_utf8(exit.stdout.bytes).expect("text")
+    };
+    let first = told("echo $TMPDIR; touch file; rm file");
+    assert_eq!(told("echo $ORQESTRA_TMPDIR; chmod 755 ."), first);
+    let third = told("echo $TMPDIR; touch file");
+    assert_ne!(third, first, "its mode had changed");
+    let fourth = told("echo $TMPDIR; ls -A");
+    assert_ne!(fourth, third, "it was not empty");
+    assert_eq!(fourth.lines().count(), 1, "something was left: {fourth}");
 }
 
 #[test]
 fn whatever_is_in_a_directory_goes_with_it() {
     let place = Place::new("full");
     let kept = Place::new("kept");
-    fs::create_dir(&kept.0).expect("a directory");
     fs::write(kept.0.join("file"), b"kept").expect("a file");
     let script = format!(
         "ln -s {0} link; ln -s {0}/file file; mkfifo fifo; mkdir -p 1/2/3 locked/in; touch 1/2/f .hidden
         ln -s {0} 1/2/3/link; touch locked/in/x; chmod 000 locked/in locked 1/2",
         kept.0.display()
     );
-    let exit = Harness::new().run(Command {
-        cwd: Some(place.bytes()),
-        ..place.command(&script)
-    });
+    let exit = Harness::new().run(place.command(&script));
     assert_eq!(exit.ending, Some(Ending::Code(0)), "{exit:?}");
     place.is_gone();
     assert_eq!(fs::read(kept.0.join("file")).expect("untouched"), b"kept");
     let mode = fs::metadata(&kept.0).expect("a mode").permissions().mode();
     assert_ne!(mode & 0o777, 0o700, "nor was its mode");
-    fs::remove_dir_all(&kept.0).expect("it is ours");
 }
 
 #[test]
@@ -61,10 +72,7 @@ fn no_tree_is_too_deep() {
     // More levels than most systems let a process hold open.
     let script =
         "p=$(printf 'd/%.0s' $(seq 900)); mkdir -p $p && cd $p && mkdir -p $p && touch $p/end";
-    let exit = Harness::new().run(Command {
-        cwd: Some(place.bytes()),
-        ..place.command(script)
-    });
+    let exit = Harness::new().run(place.command(script));
     assert_eq!(exit.ending, Some(Ending::Code(0)), "{exit:?}");
     place.is_gone();
 }
@@ -109,7 +117,7 @@ fn a_command_that_never_ran_leaves_no_directory() {
         ..place.command("")
     });
     assert_eq!(exit.reason, Reason::SpawnFailed);
-    assert!(!place.0.exists());
+    place.is_gone();
 }
 
 #[test]
@@ -171,7 +179,6 @@ fn a_user_may_not_enter_what_only_root_may() {
         return;
     }
     let place = Place::new("closed");
-    fs::create_dir(&place.0).expect("a directory");
     fs::set_permissions(&place.0, fs::Permissions::from_mode(0o700)).expect("ours");
     let exit = Harness::new().run(Command {
         user: Some(NOBODY),
@@ -180,7 +187,6 @@ fn a_user_may_not_enter_what_only_root_may() {
     });
     let failure = exit.failure.expect("a failure");
     assert_eq!((failure.stage, failure.errno), ("cwd", libc::EACCES));
-    fs::remove_dir(&place.0).expect("it is ours");
 }
 
 #[test]
@@ -243,7 +249,6 @@ fn who_writes_too_much_ends_by_his_limit() {
     ] {
         let exit = Harness::new().run(Command {
             limits,
-            cwd: Some(place.bytes()),
             ..place.command(script)
         });
         assert_eq!(exit.reason, Reason::ResourceLimit, "{exit:?}");
@@ -298,38 +303,44 @@ fn whose_processes_are_counted_gets_no_more() {
     assert_ne!(exit.ending, Some(Ending::Code(0)));
 }
 
-/// A path that nobody else uses.
+/// A directory that nobody else uses.
 struct Place(PathBuf);
 
 impl Place {
     fn new(name: &str) -> Self {
         let name = format!("orqestra-{name}-{}", std::process::id());
-        Self(std::env::temp_dir().join(name))
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a directory");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o711)).expect("ours");
+        Self(path)
     }
 
     fn bytes(&self) -> Vec<u8> {
         self.0.as_os_str().as_bytes().to_vec()
     }
 
-    /// A command with this as its directory.
+    /// A command that works in a directory of its own here.
     fn command(&self, script: &str) -> Command {
         Command {
             directory: Some(self.bytes()),
-            ..shell(script)
+            ..shell(&format!("cd $TMPDIR || exit 9; {script}"))
         }
     }
 
-    /// A full one is removed behind the report.
+    /// What is not empty is removed behind the report, the rest with the executor.
     fn is_gone(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while Path::exists(&self.0) {
-            assert!(
-                Instant::now() < deadline,
-                "{} is still there",
-                self.0.display()
-            );
+        while fs::read_dir(&self.0).expect("a directory").next().is_some() {
+            let place = self.0.display();
+            assert!(Instant::now() < deadline, "something is left in {place}");
             std::thread::yield_now();
         }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
     }
 }
 

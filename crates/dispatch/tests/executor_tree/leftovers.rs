@@ -1,6 +1,6 @@
 //! What commands leave behind when they end by themselves.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
 
 use orqestra_dispatch::executor::{Command, Ending, Exit, Limits, Reason, User};
 
@@ -166,25 +166,24 @@ pub fn a_fork_bomb_has_an_end(harness: &mut Harness) {
 /// A process that has left session and group, and wrote its number to the pipe `fifo`.
 pub const DAEMON: &str = "setsid sh -c 'echo $$ > fifo; exec sleep 600' >/dev/null 2>&1 </dev/null";
 
-static NUMBER: AtomicU64 = AtomicU64::new(0);
-
-/// A shell whose processes are marked as those of one job, with a directory and a pipe `fifo` in it.
+/// A shell whose processes are marked as those of one job, in a directory of its own with a pipe `fifo`.
 pub fn marked(key: u64, script: &str) -> Command {
-    // A full one is removed behind the report: each has its own.
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("orqestra-tree-{}-{number}", std::process::id());
-    let directory = std::env::temp_dir().join(name);
-    let directory = directory.to_str().expect("text").as_bytes().to_vec();
-    let plain = shell(&format!("mkfifo fifo; {script}"));
+    let plain = shell(&format!("cd $TMPDIR || exit 9; mkfifo fifo; {script}"));
     let marks = [("ORQESTRA_JOB_ID", key), ("ORQESTRA_FENCE", 1)];
     let marks = marks.map(|(name, value)| (name.into(), value.to_string().into_bytes()));
     Command {
         key,
         env: [&plain.env[..], &marks].concat(),
-        cwd: Some(directory.clone()),
-        directory: Some(directory),
+        directory: Some(place().into_os_string().into_encoded_bytes()),
         ..plain
     }
+}
+
+/// Where the directories of commands are.
+pub fn place() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("orqestra-tree-{}", std::process::id()));
+    std::fs::create_dir_all(&path).expect("a directory");
+    path
 }
 
 /// Kills a command and takes its end.

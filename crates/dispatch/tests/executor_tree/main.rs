@@ -58,6 +58,7 @@ fn main() {
         run(Some(&directory), &wanted);
         assert!(!directory.exists(), "{} is left", directory.display());
     }
+    std::fs::remove_dir(leftovers::place()).expect("no directory of a command is left");
 }
 
 fn run(cgroup: Option<&Path>, wanted: &[String]) {

@@ -72,8 +72,14 @@ fn try_out(path: &Path) -> io::Result<()> {
             stdout: &null,
             stderr: &null,
         };
-        let child = child::start(&nothing(), &standard, Some(&group), &mut Stack::new()?)
-            .map_err(|refusal| io::Error::from_raw_os_error(refusal.errno))?;
+        let child = child::start(
+            &nothing(),
+            &standard,
+            Some(&group),
+            &child::unusual_signals(),
+            &mut Stack::new()?,
+        )
+        .map_err(|refusal| io::Error::from_raw_os_error(refusal.errno))?;
         match process::reap_dying(&child.process) {
             Some(Ending::Code(0)) => Ok(()),
             _ => Err(io::ErrorKind::Other.into()),

@@ -159,7 +159,7 @@ impl Reaper {
         }
         let (exit, group) = job.finish(&self.poll, count);
         self.ended.push(exit);
-        self.clean(directory);
+        self.clean(directory, count > 0);
         self.give_back(group, count == 0);
     }
 

@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 use crate::executor::backlog::{Backlog, Withdrawal};
 use crate::executor::capture::Bounds;
 use crate::executor::cgroup::{Group, Groups};
-use crate::executor::directory::{Cleaner, Directory};
+use crate::executor::directory::{Cleaner, Directories, Directory};
 use crate::executor::job::Job;
 use crate::executor::lookout::Lookout;
 use crate::executor::mailbox::{Mailbox, Message};
@@ -63,6 +63,8 @@ pub(super) struct Ways {
     pub drain: Duration,
     /// The groups of commands.
     pub groups: Option<Arc<Groups>>,
+    /// Their directories.
+    pub directories: Arc<Directories>,
     /// Whether orphans come to us, on the main thread.
     pub adopting: bool,
 }
@@ -143,6 +145,7 @@ impl Reaper {
                 self.lookout.clear();
             }
         }
+        self.ways.directories.remove_free();
     }
 
     /// How long there is nothing to do if nothing happens. None: for ever.
@@ -196,7 +199,7 @@ impl Reaper {
         let mut job = Job::new(launched, self.ways.bounds);
         if let Err(error) = job.watch(&self.poll) {
             job.abandon(&self.poll);
-            self.clean(job.directory.take());
+            self.clean(job.directory.take(), false);
             self.give_back(job.group.take(), false);
             let failure = spawn::refused("watch", "cannot watch its process", &error);
             self.ended
@@ -291,9 +294,12 @@ impl Reaper {
         }
     }
 
-    /// Removes the directory of a command, at once if it is empty.
-    fn clean(&self, directory: Option<Directory>) {
-        if let Some(Err(path)) = directory.map(Directory::discard) {
+    /// Takes the directory of a command back. One that somebody may still use is nobody else's.
+    fn clean(&self, directory: Option<Directory>, is_left: bool) {
+        let Some(directory) = directory else { return };
+        if is_left {
+            self.cleaner.remove(directory.path().to_owned());
+        } else if let Err(path) = self.ways.directories.give_back(directory) {
             self.cleaner.remove(path);
         }
     }

@@ -16,7 +16,7 @@ pub(super) extern "C" fn run(order: *mut libc::c_void) -> libc::c_int {
     // system calls.
     unsafe {
         let order = &*order.cast::<Order<'_>>();
-        reset_signals();
+        reset_signals(order.signals);
         let step = if !set_up(order) {
             Step::Setup
         } else if !order.user.is_none_or(|user| become_user(user)) {
@@ -36,19 +36,40 @@ pub(super) extern "C" fn run(order: *mut libc::c_void) -> libc::c_int {
     }
 }
 
+/// The signals that this process handles or ignores. The C library keeps two to itself, and its
+/// `sigaction` does not tell of them; the kernel's does.
+pub fn unusual_signals() -> Vec<libc::c_int> {
+    let is_unusual = |signal: &libc::c_int| {
+        // As large as the largest action of any architecture; its first word is the handler.
+        let mut action = [0_u64; 16];
+        // SAFETY: the action outlives the call, which changes nothing.
+        unsafe {
+            let new = ptr::null::<libc::c_void>();
+            let size = SIGNALS / 8;
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                *signal,
+                new,
+                action.as_mut_ptr(),
+                size,
+            );
+        }
+        action[0] != libc::SIG_DFL as u64
+    };
+    (1..=SIGNALS).filter(is_unusual).collect()
+}
+
 /// Handlers are ours, and ignored signals stay ignored over exec (Python ignores SIGPIPE): all go
 /// back to the default, before any can arrive.
-unsafe fn reset_signals() {
-    // The C library keeps two signals to itself, and its `sigaction` refuses them; the kernel's does
-    // not. An action of zeros, as large as the largest of any architecture, is the default one.
+unsafe fn reset_signals(signals: &[libc::c_int]) {
     let default = [0_u64; 16];
-    for signal in 1..=SIGNALS {
-        // SAFETY: the action outlives the call. It fails for the two that can't be changed.
+    for signal in signals {
+        // SAFETY: the action, of zeros, outlives the call.
         unsafe {
             let old = ptr::null_mut::<libc::c_void>();
             libc::syscall(
                 libc::SYS_rt_sigaction,
-                signal,
+                *signal,
                 default.as_ptr(),
                 old,
                 SIGNALS / 8,

@@ -21,6 +21,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+pub use inside::unusual_signals;
 pub use stack::Stack;
 
 use super::process::reap_dying;
@@ -121,10 +122,13 @@ pub struct Refusal {
 /// It leads a session of its own, has exactly the three descriptors, no signal blocked or ignored,
 /// umask 022, is in the group if one is given, and is killed when the calling thread ends. The calling
 /// thread must have all signals blocked.
+///
+/// `signals` are those that this process handles or ignores (`unusual_signals`).
 pub fn start(
     program: &Program,
     standard: &Standard<'_>,
     group: Option<&Entrance>,
+    signals: &[libc::c_int],
     stack: &mut Stack,
 ) -> Result<Child, Refusal> {
     let mut order = Order {
@@ -136,6 +140,7 @@ pub fn start(
         limits: &program.limits,
         user: program.user.as_ref(),
         enter: None,
+        signals,
         standard: [standard.stdin, standard.stdout, standard.stderr].map(AsRawFd::as_raw_fd),
         // SAFETY: takes nothing and can't fail.
         parent: unsafe { libc::getpid() },
@@ -178,6 +183,7 @@ struct Order<'a> {
     limits: &'a [Limit],
     user: Option<&'a User>,
     enter: Option<RawFd>,
+    signals: &'a [libc::c_int],
     standard: [RawFd; 3],
     parent: libc::pid_t,
     step: AtomicI32,
