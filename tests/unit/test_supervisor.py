@@ -75,11 +75,12 @@ def test_arguments_environment_directory_and_input_are_exact(supervisor: Supervi
 
 
 def test_a_command_has_a_folder_of_its_own_which_goes_with_it(supervisor: Supervisor, tmp_path: Path) -> None:
-    folder = tmp_path / "jobs" / "1-1"
-    script = f"cat {folder}/previous-output; mkdir -p {folder}/a/b && touch {folder}/a/b/c && ls {folder}"
-    exit_ = run(supervisor, shell(script, directory=bytes(folder), previous_output=b"\xff\n"))
-    assert (exit_.stdout, exit_.stderr) == (b"\xff\na\nprevious-output\n", b"")
-    assert list((tmp_path / "jobs").iterdir()) == []
+    jobs = tmp_path / "jobs"
+    script = "echo $TMPDIR; cat $ORQESTRA_PREVIOUS_OUTPUT_FILE; cd $ORQESTRA_TMPDIR && mkdir -p a/b && touch a/b/c"
+    exit_ = run(supervisor, shell(script, directory=bytes(jobs), previous_output=b"\xff\n"))
+    own, previous = exit_.stdout.splitlines()
+    assert (Path(os.fsdecode(own)).parent, previous, exit_.stderr) == (jobs, b"\xff", b"")
+    assert not any(jobs.rglob("*"))
 
 
 def test_limits_are_passed_on(supervisor: Supervisor) -> None:

@@ -120,9 +120,10 @@ async def test_nothing_is_started_without_a_session(jobs: Jobs) -> None:
 
 
 async def test_a_slot_that_falls_free_between_two_sessions_stays_free(jobs: Jobs, tmp_path: Path) -> None:
-    with Fifo(tmp_path / "gate") as gate:
+    with Fifo(tmp_path / "started") as started, Fifo(tmp_path / "gate") as gate:
         jobs.lease = lease()
-        jobs.accept([shell(1, f"read _ < {gate}"), shell(2, "true")])
+        jobs.accept([shell(1, f"echo > {started}; read _ < {gate}"), shell(2, "true")])
+        await started.line()
 
         jobs.end_session()
         gate.release()
