@@ -213,9 +213,9 @@ class Command:
 
     In `directory` it is given a folder of its own, empty but for a file with the `previous_output`, which goes
     with all in it when it has ended. It is told of them as ORQESTRA_TMPDIR, as TMPDIR unless `env` has one,
-    and as ORQESTRA_PREVIOUS_OUTPUT_FILE. `limits` are by name: nice, open_files, file_bytes, cpu_seconds, address_space_bytes,
-    memory_bytes, processes. `user` is (uid, gid, further groups). With `allow_background` what it leaves
-    running when it ends by itself stays.
+    and as ORQESTRA_PREVIOUS_OUTPUT_FILE. `limits` are by name: nice, open_files, file_bytes, cpu_seconds,
+    address_space_bytes, memory_bytes, processes. `user` is (uid, gid, further groups). With
+    `allow_background` what it leaves running when it ends by itself stays.
     """
 
     def __new__(
