@@ -1,18 +1,19 @@
-"""How fast commands start and end, beside `xargs -P2` on the same machine."""
+"""How fast commands start and end in a supervisor, their ends durable, beside `xargs -P2` on the same machine."""
 
+import itertools
 import select
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from orqestra._dispatch import Command, Executor
+from orqestra._dispatch import Command, Exit, Supervisor
+from tests.support.supervising import supervision
 
 COMMANDS = 1000
 OUTPUT_BYTES = 256 * 1024 * 1024
-BALLAST_BYTES = 300 * 1024 * 1024
-PAGE_BYTES = 4096
 PATH = [(b"PATH", b"/usr/bin:/bin")]
 STARTS = pytest.mark.benchmark(group="commands started and ended")
 PROGRAMS = {"sh": ["sh", "-c", "true"], "true": ["/bin/true"]}
@@ -23,16 +24,22 @@ def program(request: pytest.FixtureRequest) -> list[str]:
     return PROGRAMS[request.param]
 
 
-@STARTS
-def test_executor(benchmark: BenchmarkFixture, program: list[str]) -> None:
-    measure(benchmark, "commands", COMMANDS, burst(program))
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    with supervision(tmp_path) as kept:
+        yield kept.open()
 
 
 @STARTS
-def test_executor_in_a_large_process(benchmark: BenchmarkFixture, program: list[str]) -> None:
-    ballast = bytearray(BALLAST_BYTES)
-    ballast[::PAGE_BYTES] = b"1" * (BALLAST_BYTES // PAGE_BYTES)
-    measure(benchmark, "commands", COMMANDS, burst(program))
+def test_supervisor(benchmark: BenchmarkFixture, supervisor: Supervisor, program: list[str]) -> None:
+    argv = [word.encode() for word in program]
+    keys = itertools.count()
+
+    def run() -> None:
+        supervisor.start([Command(key=next(keys), argv=argv, env=PATH) for _ in range(COMMANDS)])
+        take(supervisor, COMMANDS)
+
+    measure(benchmark, "commands", COMMANDS, run)
 
 
 @STARTS
@@ -47,34 +54,24 @@ def test_xargs(benchmark: BenchmarkFixture, program: list[str]) -> None:
 
 
 @pytest.mark.benchmark(group="output read")
-def test_output(benchmark: BenchmarkFixture) -> None:
+def test_output(benchmark: BenchmarkFixture, supervisor: Supervisor) -> None:
     argv = [b"head", b"-c", str(OUTPUT_BYTES).encode(), b"/dev/zero"]
-    executor = Executor()
+    keys = itertools.count()
 
     def run() -> None:
-        executor.start([Command(key=1, argv=argv, env=PATH)])
-        wait(executor, 1)
+        supervisor.start([Command(key=next(keys), argv=argv, env=PATH)])
+        take(supervisor, 1)
 
     measure(benchmark, "bytes", OUTPUT_BYTES, run)
 
 
-def burst(program: list[str]) -> Callable[[], None]:
-    """A function that runs the program many times and takes all reports."""
-    executor = Executor(spawners=2)
-    argv = [word.encode() for word in program]
-    commands = [Command(key=key, argv=argv, env=PATH) for key in range(COMMANDS)]
-
-    def run() -> None:
-        executor.start(commands)
-        wait(executor, COMMANDS)
-
-    return run
-
-
-def wait(executor: Executor, count: int) -> None:
+def take(supervisor: Supervisor, count: int) -> None:
+    """Take so many ends, each of them durable, and forget them."""
     while count:
-        select.select([executor.fileno()], [], [])
-        count -= len(executor.reports())
+        select.select([supervisor.fileno()], [], [])
+        ended = [report.key for report in supervisor.reports() if isinstance(report, Exit)]
+        supervisor.forget(ended)
+        count -= len(ended)
 
 
 def measure(benchmark: BenchmarkFixture, unit: str, count: int, run: Callable[[], None]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from textwrap import wrap
 
-from orqestra.settings import Variable, variables
+from orqestra.setting_variable import Variable
+from orqestra.settings import variables
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE_BEGIN = "<!-- settings: written by tools/settings_docs.py -->"

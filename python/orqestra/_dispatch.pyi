@@ -209,16 +209,16 @@ class backoff:
 class Command:
     """One command to run, in a session of its own, with no other descriptor than its standard three.
 
-    `key` is the caller's name for it: below 2 ** 62, and free again once its Exit was taken. `argv[0]`
-    is looked up in the PATH of `env` unless it has a slash. `env` is the whole environment. It runs in
+    `key` is the caller's name for it: below 2 ** 62, and in one worker's directory never used again.
+    `argv[0]` is looked up in the PATH of `env` unless it has a slash. `env` is the whole environment. It runs in
     `cwd`, or where this process is, and reads `stdin`, or nothing. After `timeout_ms` (0: never) it is
     ended as by `Supervisor.cancel`, with `grace_ms` between TERM and KILL. `tag` comes back with its Exit.
 
     In `directory` it is given a folder of its own, empty but for a file with the `previous_output`, which goes
     with all in it when it has ended. It is told of them as ORQESTRA_TMPDIR, as TMPDIR unless `env` has one,
-    and as ORQESTRA_PREVIOUS_OUTPUT_FILE. `limits` are by name: nice, open_files, file_bytes, cpu_seconds, address_space_bytes,
-    memory_bytes, processes. `user` is (uid, gid, further groups). With `allow_background` what it leaves
-    running when it ends by itself stays.
+    and as ORQESTRA_PREVIOUS_OUTPUT_FILE. `limits` are by name: nice, open_files, file_bytes, cpu_seconds,
+    address_space_bytes, memory_bytes, processes. `user` is (uid, gid, further groups). With
+    `allow_background` what it leaves running when it ends by itself stays.
     """
 
     def __new__(

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -169,8 +170,11 @@ async def test_the_environment_of_a_command_is_an_allow_list(system: System) -> 
     job = await system.run(["env"])
 
     names = {line.split("=", 1)[0] for line in job.output.stdout.decode().splitlines()}
-    allowed = {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "ORQESTRA_JOB_ID", "ORQESTRA_ATTEMPT", "ORQESTRA_FENCE"}
-    assert names - allowed == set()
+    ours = {"ORQESTRA_JOB_ID", "ORQESTRA_ATTEMPT", "ORQESTRA_FENCE", "ORQESTRA_TMPDIR"}
+    assert names - {"PATH", "HOME", "LANG", "TZ", "TMPDIR"} == ours
+    values = dict(line.split("=", 1) for line in job.output.stdout.decode().splitlines())
+    assert values["TMPDIR"] == values["ORQESTRA_TMPDIR"]
+    assert Path(values["TMPDIR"]).is_relative_to(system.folder)
     assert b"secret" not in job.output.stdout
     assert CANARY in psutil.Process(system.stack.worker(0).child.pid).environ()
 

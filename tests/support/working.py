@@ -22,6 +22,7 @@ async def working(peer: Peer, tmp_path: Path, **changes: Any) -> AsyncIterator["
         "labels": {"arch": "any"},
         "state_dir": tmp_path / "state",
         "drain_seconds": 5.0,
+        "orphan_seconds": 600.0,
     }
     worker = Worker(WorkerOptions(**options | changes))
     task = asyncio.create_task(worker.run())

@@ -201,6 +201,7 @@ async def _listen(supervisor: Supervisor, jobs: Jobs, connection: Connection) ->
             loop.remove_reader(supervisor.fileno())
             ended.set()
         elif jobs.health != health:
+            _tell_health(jobs.health)
             connection.beat_now()
 
     loop.add_reader(supervisor.fileno(), read)
@@ -210,6 +211,13 @@ async def _listen(supervisor: Supervisor, jobs: Jobs, connection: Connection) ->
         await ended.wait()
     finally:
         loop.remove_reader(supervisor.fileno())
+
+
+def _tell_health(health: str) -> None:
+    if health:
+        log.error("not well: no slots are offered until that is over", reason=health)
+    else:
+        log.info("well again")
 
 
 @contextmanager

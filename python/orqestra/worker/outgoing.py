@@ -69,8 +69,9 @@ class Outgoing:
 
     def hand_back(self, attempts: Iterable[Ref], reason: str) -> None:
         """Give back attempts of which nothing ran."""
-        self._handed_back.setdefault(reason, []).extend(map(message_of, attempts))
-        self.wake()
+        if given_back := list(map(message_of, attempts)):
+            self._handed_back.setdefault(reason, []).extend(given_back)
+            self.wake()
 
     def answer_held(self, held: Held) -> None:
         """Answer what the worker holds."""

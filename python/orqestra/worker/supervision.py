@@ -93,6 +93,8 @@ class Supervision:
             finally:
                 os.close(process)
         self.supervisor = None
+        if self._child is not None:
+            self._child.poll()
 
     def _find(self) -> Supervisor | None:
         """Return the supervisor that an earlier daemon left."""

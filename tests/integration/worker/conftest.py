@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.fifo import Fifo
+from tests.support.supervising import end_supervisors
 from tests.support.worker_peer import Peer
 
 
@@ -14,6 +15,13 @@ from tests.support.worker_peer import Peer
 async def peer() -> AsyncIterator[Peer]:
     async with Peer.serving() as peer:
         yield peer
+
+
+@pytest.fixture(autouse=True)
+def no_supervisor_outlives_its_test(tmp_path: Path) -> Iterator[None]:
+    """A daemon that is killed leaves its supervisor: that is the point of it."""
+    yield
+    end_supervisors(tmp_path)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ async def test_nothing_is_started_once_the_lease_may_be_over(peer: Peer, tmp_pat
         await second.assign(shell(3, "true"))
         await second.result(3)
 
-    assert held(hello.held) == {1: Phase.PHASE_RUNNING, 2: Phase.PHASE_QUEUED}
+    assert held(hello.held) == {1: Phase.PHASE_RUNNING, 2: Phase.PHASE_RUNNING}
     assert not proof.exists()
 
 
@@ -86,8 +86,8 @@ async def test_a_worker_that_was_stopped_starts_nothing_before_it_has_asked(
         await first.receive("assign_ack")
         first.answers_beats = False
         process.send_signal(signal.SIGSTOP)
-        gate.release()
         await asyncio.sleep(1.2)  # longer than the lease: the server has given the job to another worker
+        gate.release()
         if ends:
             first.end()
         process.send_signal(signal.SIGCONT)
@@ -96,7 +96,7 @@ async def test_a_worker_that_was_stopped_starts_nothing_before_it_has_asked(
         hello = await second.welcome(revoke=(waiting.attempt,))
         ended = await second.result(1)
 
-    assert held(hello.held) == {1: Phase.PHASE_FINISHED, 2: Phase.PHASE_QUEUED}
+    assert held(hello.held)[2] == Phase.PHASE_RUNNING
     assert ended.ok
     assert not proof.exists()
 

@@ -32,7 +32,7 @@ def test_path_home_and_language_are_always_there() -> None:
 
 
 def test_a_command_is_told_its_job() -> None:
-    assert job_environment(ASSIGNMENT, None) == {
+    assert job_environment(ASSIGNMENT) == {
         b"ORQESTRA_JOB_ID": b"7",
         b"ORQESTRA_ATTEMPT": b"2",
         b"ORQESTRA_FENCE": b"3",
@@ -44,11 +44,10 @@ def test_a_step_is_told_its_run_and_the_output_before_it() -> None:
         attempt=ASSIGNMENT.attempt, attempt_number=1, run_id=9, has_previous_output=True, previous_output=b"x\n"
     )
 
-    told = job_environment(step, b"/file")
+    told = job_environment(step)
 
     assert told[b"ORQESTRA_RUN_ID"] == b"9"
     assert told[b"PREVIOUS_OUTPUT"] == b"x"
-    assert told[b"ORQESTRA_PREVIOUS_OUTPUT_FILE"] == b"/file"
 
 
 @pytest.mark.parametrize(

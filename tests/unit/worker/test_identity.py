@@ -8,7 +8,7 @@ from orqestra.model.errors import StartFailed
 from orqestra.worker.identity import NUMBER_BLOCK, Identity
 
 
-def test_the_identity_survives_and_the_incarnation_does_not(tmp_path: Path) -> None:
+def test_the_identity_survives(tmp_path: Path) -> None:
     first = Identity.open(tmp_path)
     first.next_number()
     first.close()
@@ -17,7 +17,9 @@ def test_the_identity_survives_and_the_incarnation_does_not(tmp_path: Path) -> N
     second.close()
 
     assert second.worker_id == first.worker_id
-    assert second.incarnation != first.incarnation
+    assert second.directory == first.directory == tmp_path / "worker-0"
+    assert second.jobs_directory == tmp_path / "worker-0" / "jobs"
+    assert second.directory.stat().st_mode & 0o777 == 0o700
 
 
 def test_living_workers_have_directories_of_their_own(tmp_path: Path) -> None:
@@ -42,18 +44,6 @@ def test_numbers_only_rise_whenever_the_worker_dies(tmp_path: Path) -> None:
 
     assert numbers == sorted(set(numbers))
     assert numbers[0] == 1
-
-
-def test_what_commands_of_a_dead_worker_left_is_removed(tmp_path: Path) -> None:
-    identity = Identity.open(tmp_path)
-    (identity.jobs_directory / "1-1").mkdir()
-    identity.close()
-
-    again = Identity.open(tmp_path)
-    again.close()
-
-    assert list(again.jobs_directory.iterdir()) == []
-    assert again.jobs_directory.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"worker_id": "x", "reserved": 1}', b"\xff"])

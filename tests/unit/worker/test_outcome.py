@@ -1,7 +1,6 @@
 """From the end of a command to what is told of it, and how large output is cut."""
 
 import json
-import select
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,32 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orqestra._dispatch import Command, Executor, Exit
+from orqestra._dispatch import Command, Exit, Supervisor
 from orqestra.model.limits import OUTPUT_CHUNK_BYTES, OUTPUT_HEAD_BYTES, OUTPUT_TAIL_BYTES
 from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT
 from orqestra.v1.worker_pb2 import Assignment, AttemptRef, Result
 from orqestra.worker.outcome import Finished, outcome, pieces
+from tests.support.supervising import exits, run, shell, supervision
 
 ASSIGNMENT = Assignment(attempt=AttemptRef(job_id=1, fence=1, token=1), timeout_ms=50)
-PATIENCE_SECONDS = 10.0
 
 
-@pytest.fixture
-def executor() -> Iterator[Executor]:
-    executor = Executor(head_bytes=OUTPUT_HEAD_BYTES, tail_bytes=OUTPUT_TAIL_BYTES)
-    yield executor
-    executor.stop(kill=True)
-
-
-def run(executor: Executor, script: str, **fields: Any) -> Exit:
-    """Run a command to its end."""
-    defaults: dict[str, Any] = {"key": 1, "argv": [b"/bin/sh", b"-c", script.encode()], "env": []}
-    executor.start([Command(**defaults | fields)])
-    while select.select([executor.fileno()], [], [], PATIENCE_SECONDS)[0]:
-        for report in executor.reports():
-            assert isinstance(report, Exit)
-            return report
-    raise AssertionError("the command did not end")
+@pytest.fixture(scope="module")
+def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    with supervision(tmp_path_factory.mktemp("worker")) as kept:
+        yield kept.open()
 
 
 def finished(exit_: Exit, *, returning: bool = False) -> Finished:
@@ -51,8 +38,8 @@ def finished(exit_: Exit, *, returning: bool = False) -> Finished:
         ("kill -SEGV $$", Result(ok=False, reason="signalled", exit_signal=11)),
     ],
 )
-def test_a_command_ends_well_or_not(executor: Executor, script: str, expected: Result) -> None:
-    result = finished(run(executor, script)).result
+def test_a_command_ends_well_or_not(supervisor: Supervisor, script: str, expected: Result) -> None:
+    result = finished(run(supervisor, shell(script))).result
 
     assert (result.ok, result.reason) == (expected.ok, expected.reason)
     for field in ("exit_code", "exit_signal"):
@@ -60,8 +47,8 @@ def test_a_command_ends_well_or_not(executor: Executor, script: str, expected: R
         assert getattr(result, field) == getattr(expected, field)
 
 
-def test_a_timeout_counts_even_if_the_command_then_ends_well(executor: Executor) -> None:
-    exit_ = run(executor, "trap 'exit 0' TERM; while :; do sleep 0.01; done", timeout_ms=50)
+def test_a_timeout_counts_even_if_the_command_then_ends_well(supervisor: Supervisor) -> None:
+    exit_ = run(supervisor, shell("trap 'exit 0' TERM; while :; do sleep 0.01; done", timeout_ms=50))
 
     result = finished(exit_).result
 
@@ -69,13 +56,12 @@ def test_a_timeout_counts_even_if_the_command_then_ends_well(executor: Executor)
     assert result.error == "ran longer than its timeout of 50 ms"
 
 
-def test_only_what_the_drain_ended_is_returned(executor: Executor) -> None:
-    ended_by_itself = run(executor, "exit 0")
-    executor.start([Command(key=2, argv=[b"/bin/sleep", b"30"], env=[])])
-    executor.cancel([2])
-    select.select([executor.fileno()], [], [], PATIENCE_SECONDS)
-    (ended_by_us,) = executor.reports()
-    assert isinstance(ended_by_us, Exit)
+def test_only_what_the_drain_ended_is_returned(supervisor: Supervisor) -> None:
+    ended_by_itself = run(supervisor, shell("exit 0"))
+    supervisor.start([Command(key=2, argv=[b"/bin/sleep", b"30"], env=[])])
+    supervisor.cancel([2])
+    (ended_by_us,) = exits(supervisor, 1)
+    supervisor.forget([2])
 
     assert finished(ended_by_itself, returning=True).result.ok
     assert finished(ended_by_us, returning=True).result.reason == "returned"
@@ -94,16 +80,16 @@ def test_only_what_the_drain_ended_is_returned(executor: Executor) -> None:
     ],
 )
 def test_a_job_that_cannot_be_run_fails_as_in_a_shell(
-    executor: Executor, fields: dict[str, Any], exit_code: int
+    supervisor: Supervisor, fields: dict[str, Any], exit_code: int
 ) -> None:
-    result = finished(run(executor, "", **fields)).result
+    result = finished(run(supervisor, shell("", **fields))).result
 
     assert (result.ok, result.reason, result.exit_code) == (False, "spawn_failed", exit_code)
     assert result.error
 
 
-def test_small_output_travels_and_large_goes_ahead(executor: Executor) -> None:
-    exit_ = run(executor, "head -c 8192 /dev/zero; head -c 8193 /dev/zero >&2", env=[(b"PATH", b"/usr/bin:/bin")])
+def test_small_output_travels_and_large_goes_ahead(supervisor: Supervisor) -> None:
+    exit_ = run(supervisor, shell("head -c 8192 /dev/zero; head -c 8193 /dev/zero >&2"))
 
     ended = finished(exit_)
 

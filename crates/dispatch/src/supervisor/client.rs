@@ -156,12 +156,12 @@ impl State {
     }
 }
 
-/// Waits for the introduction of the other side.
+/// Waits for the introduction of the other side; what it says next is still to be read.
 fn introduced(line: &mut Line) -> io::Result<Attached> {
     let broken = |what| io::Error::new(io::ErrorKind::ConnectionAborted, what);
     let deadline = Instant::now() + ATTACH;
     loop {
-        let alive = line.flush() && line.fill();
+        let alive = line.flush() && line.fill_frame();
         match line.next().map(|body| body.map(ToDaemon::decode)) {
             Ok(Some(Ok(ToDaemon::Attached(attached)))) => return Ok(attached),
             Ok(None) if alive => {}

@@ -18,7 +18,16 @@ pub struct Disk {
     /// Records that were handed over, oldest first, each with the time.
     waiting: VecDeque<(u64, Instant)>,
     undurable: HashSet<u64>,
-    deleted: Vec<u64>,
+    unneeded: Unneeded,
+}
+
+/// Records that need not stand in the spool any more.
+#[derive(Default)]
+pub struct Unneeded {
+    /// These can go.
+    pub deleted: Vec<u64>,
+    /// Somebody may want to look at these.
+    pub set_aside: Vec<u64>,
 }
 
 impl Disk {
@@ -41,21 +50,27 @@ impl Disk {
         }
     }
 
-    /// Notes records that need not be there any more.
+    /// Notes records that can go.
     pub fn delete(&mut self, keys: Vec<u64>) {
-        self.deleted.extend(keys);
+        self.unneeded.deleted.extend(keys);
     }
 
-    /// The records that are to be deleted now: none while the disk is silent, since of what is not
-    /// written any more no sync would tell that it answers again.
-    pub fn take_deleted(&mut self) -> Vec<u64> {
+    /// Notes records that somebody may want to look at.
+    pub fn set_aside(&mut self, keys: Vec<u64>) {
+        self.unneeded.set_aside.extend(keys);
+    }
+
+    /// The records that the spool can be told of now: none while the disk is silent, since of what is
+    /// not written any more no sync would tell that it answers again.
+    pub fn take_unneeded(&mut self) -> Unneeded {
         if self.silent {
-            return Vec::new();
+            return Unneeded::default();
         }
-        for key in &self.deleted {
+        let unneeded = std::mem::take(&mut self.unneeded);
+        for key in unneeded.deleted.iter().chain(&unneeded.set_aside) {
             self.undurable.remove(key);
         }
-        std::mem::take(&mut self.deleted)
+        unneeded
     }
 
     /// Notes what the spool told.

@@ -2,11 +2,11 @@
 //! the others.
 
 use std::io;
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
+use super::door::Door;
 use super::holdings::{Holdings, Next};
 use super::line::Line;
 use super::message::{Attach, Attached, PROTOCOL, ToDaemon, ToSupervisor};
@@ -20,6 +20,7 @@ const LISTENER: u64 = 0;
 const LINE: u64 = 1;
 const EXECUTOR: u64 = 2;
 const SPOOL: u64 = 3;
+const NEWCOMER: u64 = 4;
 
 /// So much may wait to be read by the daemon; then ends wait here, and live output is dropped.
 const LINE_BYTES_MAX: usize = 4 << 20;
@@ -42,7 +43,7 @@ pub struct Hub {
     reached: Reached,
     introduction: Attached,
     poll: Poll,
-    listener: UnixListener,
+    door: Door,
     line: Option<Line>,
     /// Whether the daemon at the other end has introduced itself.
     attached: bool,
@@ -90,8 +91,7 @@ impl Hub {
             }
         }
         let poll = Poll::new()?;
-        listener.set_nonblocking(true)?;
-        poll.add(std::os::fd::AsRawFd::as_raw_fd(&listener), LISTENER)?;
+        let door = Door::new(listener, &poll, LISTENER, NEWCOMER)?;
         poll.add(executor.fileno(), EXECUTOR)?;
         poll.add(spool.fileno(), SPOOL)?;
         let mut hub = Self {
@@ -102,7 +102,7 @@ impl Hub {
             reached,
             introduction,
             poll,
-            listener,
+            door,
             line: None,
             attached: false,
             awaits_room: false,
@@ -128,7 +128,8 @@ impl Hub {
             self.poll.wait(self.patience(), &mut ready);
             for number in ready.drain(..) {
                 match number {
-                    LISTENER => self.accept(),
+                    LISTENER => self.door.accept(&self.poll),
+                    NEWCOMER => self.greet(),
                     LINE => self.read_line(),
                     EXECUTOR => self.gather(),
                     _ => self.read_spool(),
@@ -168,13 +169,14 @@ impl Hub {
         }
     }
 
-    fn accept(&mut self) {
-        // Whoever comes can: the folder is its owner's alone, and the daemon holds the worker's lock.
-        while let Ok((socket, _)) = self.listener.accept() {
-            if let Ok(line) = Line::new(socket) {
-                self.hung_up();
-                // Without a place in the poll nobody would hear it; it comes again.
-                let _ = self.connected(line);
+    /// Whoever introduces itself is the daemon now: it holds the worker's lock.
+    fn greet(&mut self) {
+        if let Some((line, attach)) = self.door.introduced(&self.poll) {
+            self.hung_up();
+            // Without a place in the poll nobody would hear it; it comes again.
+            if self.connected(line).is_ok() {
+                self.attach(&attach);
+                self.read_line();
             }
         }
     }
@@ -251,9 +253,8 @@ impl Hub {
                 self.disk.delete(spooled);
             }
             ToSupervisor::SetAside(keys) => {
-                for key in self.holdings.forget(&keys) {
-                    self.spool.set_aside(key);
-                }
+                let spooled = self.holdings.forget(&keys);
+                self.disk.set_aside(spooled);
             }
             ToSupervisor::Stop => {
                 self.stopping = true;
@@ -398,9 +399,12 @@ impl Hub {
         if self.disk.look() {
             self.holdings.offer_undurable();
         }
-        let deleted = self.disk.take_deleted();
-        if !deleted.is_empty() {
-            self.spool.delete(&deleted);
+        let unneeded = self.disk.take_unneeded();
+        if !unneeded.deleted.is_empty() {
+            self.spool.delete(&unneeded.deleted);
+        }
+        for key in unneeded.set_aside {
+            self.spool.set_aside(key);
         }
         for key in std::mem::take(&mut self.unread) {
             self.spool.read(key);

@@ -43,11 +43,26 @@ impl Line {
 
     /// Reads what is there. False: the other end is gone, and nothing more will come.
     pub fn fill(&mut self) -> bool {
+        self.fill_up_to(READ_BYTES)
+    }
+
+    /// Reads what is there of the next frame, and leaves what follows where a poll sees it.
+    pub fn fill_frame(&mut self) -> bool {
+        let rest = &self.incoming[self.taken..];
+        let whole = match rest.first_chunk::<LENGTH_BYTES>() {
+            Some(length) => LENGTH_BYTES + u32::from_le_bytes(*length) as usize,
+            None => LENGTH_BYTES,
+        };
+        let missing = whole.saturating_sub(rest.len());
+        missing == 0 || self.fill_up_to(missing.min(READ_BYTES))
+    }
+
+    fn fill_up_to(&mut self, most: usize) -> bool {
         self.incoming.drain(..std::mem::take(&mut self.taken));
         self.incoming.shrink_to(KEPT_BYTES);
         loop {
             let length = self.incoming.len();
-            self.incoming.resize(length + READ_BYTES, 0);
+            self.incoming.resize(length + most, 0);
             let result = self.socket.read(&mut self.incoming[length..]);
             self.incoming
                 .truncate(length + result.as_ref().copied().unwrap_or(0));

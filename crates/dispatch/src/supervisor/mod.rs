@@ -10,6 +10,7 @@
 //! - `holdings`: what is held, and what has to be told. Pure.
 //! - `record`: an end, as it is kept on disk and told.
 //! - `disk`: whether the disk takes what it is given.
+//! - `door`: how a daemon that comes later gets its line.
 //! - `hub`: the one thread that carries all this between daemon, executor and spool.
 //! - `client`: the daemon's end.
 //!
@@ -36,11 +37,16 @@ pub mod client;
 mod codec;
 mod command;
 mod disk;
+mod door;
 mod holdings;
+#[cfg(test)]
+mod holdings_model;
 mod hub;
 mod line;
 pub mod message;
 pub mod record;
+#[cfg(test)]
+mod roundtrips;
 
 use crate::executor::{self, Executor, Settings};
 use crate::spool::{Record, Spool};

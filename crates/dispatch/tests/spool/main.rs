@@ -7,10 +7,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use orqestra_dispatch::spool::Recovered;
+use orqestra_dispatch::spool::{Recovered, Spool, Told};
 use proptest::prelude::*;
 
-use scratch::{SEGMENT_BYTES, Scratch, content_of, files, keys, record, synced, told, until};
+use scratch::{
+    SEGMENT_BYTES, Scratch, content_of, files, is_readable, keys, record, synced, told, until,
+};
 
 #[test]
 fn what_was_told_to_be_durable_is_found_by_the_next() {
@@ -212,6 +214,29 @@ fn trouble_is_told_and_ends_by_itself() {
     assert_eq!((told.trouble, told.synced), (None, vec![3]));
     spool.close();
     assert_eq!(keys(&scratch.recovered()), [1, 3]);
+}
+
+#[test]
+fn the_descriptor_is_quiet_when_nothing_is_new() {
+    let scratch = Scratch::new();
+    let (spool, _) = scratch.open();
+    assert!(!is_readable(&spool, Duration::ZERO));
+    spool.append(vec![(u64::MAX, Vec::new())]);
+    assert_eq!(synced(&spool, 1), [u64::MAX]);
+
+    assert!(!is_readable(&spool, Duration::ZERO));
+    assert_eq!(spool.take(), Told::default());
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_an_error() {
+    let scratch = Scratch::new();
+    fs::write(scratch.0.join("file"), b"").expect("a file");
+    let below = scratch.0.join("file").join("spool");
+
+    let error = Spool::open(&below, SEGMENT_BYTES).err().expect("no spool");
+
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR));
 }
 
 #[derive(Clone, Debug)]

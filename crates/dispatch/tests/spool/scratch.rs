@@ -95,15 +95,20 @@ pub fn keys(recovered: &Recovered) -> Vec<u64> {
 
 /// What is told next.
 pub fn told(spool: &Spool) -> Told {
+    assert!(is_readable(spool, PATIENCE), "nothing was told");
+    spool.take()
+}
+
+/// Whether something is new, or will be.
+pub fn is_readable(spool: &Spool, patience: Duration) -> bool {
     let mut event = libc::pollfd {
         fd: spool.fileno(),
         events: libc::POLLIN,
         revents: 0,
     };
     // SAFETY: one valid entry.
-    let ready = unsafe { libc::poll(&raw mut event, 1, PATIENCE.as_millis() as libc::c_int) };
-    assert_eq!(ready, 1, "nothing was told");
-    spool.take()
+    let ready = unsafe { libc::poll(&raw mut event, 1, patience.as_millis() as libc::c_int) };
+    ready == 1
 }
 
 /// Waits until so many records are durable.

@@ -1,0 +1,140 @@
+"""A supervisor is started, found, refused or replaced; why it can't be is told."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from orqestra.model.errors import StartFailed
+from orqestra.worker.supervision import LOG_BYTES, SOCKET
+from tests.support.supervising import exits, program, run, seen, shell, supervision
+
+# It answers with these bytes over its line, and waits until the line is closed.
+IMPOSTOR = """
+import os, sys
+line = int(sys.argv[2])
+os.write(line, bytes.fromhex({answer!r}))
+while os.read(line, 1 << 16): pass
+"""
+# A first frame as every version writes it: the kind, the protocol, and the rest.
+OF_PROTOCOL_99 = b"\0" + (99).to_bytes(4, "little") + b"\3\0\0\0" + b"9.9" + bytes(20)
+
+
+def impostor(answer: bytes) -> tuple[str, ...]:
+    framed = len(answer).to_bytes(4, "little") + answer
+    return (sys.executable, "-c", IMPOSTOR.format(answer=framed.hex()))
+
+
+def test_only_its_owner_can_talk_to_it(tmp_path: Path) -> None:
+    with supervision(tmp_path) as kept:
+        kept.open()
+        assert (tmp_path / SOCKET).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_directory_may_have_a_longer_path_than_a_socket(tmp_path: Path) -> None:
+    directory = tmp_path / ("long" * 30)
+    directory.mkdir()
+    with supervision(directory) as first, supervision(directory) as second:
+        first.open().hang_up()
+        assert second.open().incarnation == first.incarnation
+
+
+def test_two_directories_have_two_supervisors(tmp_path: Path) -> None:
+    folders = [tmp_path / "worker-0", tmp_path / "worker-1"]
+    for each in folders:
+        each.mkdir()
+    with supervision(folders[0]) as one, supervision(folders[1]) as two:
+        supervisors = [one.open(), two.open()]
+        assert supervisors[0].pid != supervisors[1].pid
+        for supervisor in supervisors:
+            assert run(supervisor, shell("echo mine")).stdout == b"mine\n"
+
+
+def test_a_directory_has_one_supervisor(tmp_path: Path) -> None:
+    with supervision(tmp_path) as kept, supervision(tmp_path) as other:
+        supervisor = kept.open()
+        (tmp_path / SOCKET).unlink()
+        with pytest.raises(StartFailed, match="another supervisor lives in this folder"):
+            other.open()
+        assert run(supervisor, shell("echo well")).stdout == b"well\n"
+
+
+def test_what_speaks_another_protocol_is_refused(tmp_path: Path) -> None:
+    with supervision(tmp_path, command=impostor(OF_PROTOCOL_99)) as kept:
+        with pytest.raises(StartFailed, match=r"is of version 9\.9 and speaks protocol 99, this worker \d+: commands"):
+            kept.open()
+        assert kept.supervisor is None
+
+
+def test_one_of_another_version_is_replaced_once_it_holds_nothing(tmp_path: Path) -> None:
+    with (
+        supervision(tmp_path, command=program(version="0.0.1")) as first,
+        supervision(tmp_path) as second,
+        supervision(tmp_path) as third,
+    ):
+        old = first.open()
+        assert run(old, shell("true")).exit_code == 0
+        old.start([shell("echo; exec sleep 600", key=1)])
+        seen(old, b"\n")
+        old.hang_up()
+
+        # It speaks the same, and has a command: it is kept.
+        kept = second.open()
+        assert (kept.version, kept.pid) == ("0.0.1", old.pid)
+        kept.kill([1])
+        kept.forget([exits(kept, 1)[0].key])
+        kept.hang_up()
+
+        new = third.open()
+        assert new.version != "0.0.1"
+        assert new.pid != old.pid
+        assert run(new, shell("echo new")).stdout == b"new\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (("/nowhere/python",), "No such file"),
+        ((sys.executable, "-c", "raise SystemExit('no memory')"), "ended while it started; it said: no memory"),
+        (impostor(b"\xff"), "what answers is no supervisor"),
+    ],
+)
+def test_why_it_cannot_be_started_is_told(tmp_path: Path, command: tuple[str, ...], reason: str) -> None:
+    with supervision(tmp_path, command=command) as kept, pytest.raises(StartFailed, match=reason):
+        kept.open()
+
+
+def test_what_is_in_the_way_is_told_and_need_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "spool").touch()
+    with supervision(tmp_path) as kept:
+        with pytest.raises(StartFailed, match=r"can't be started: .*; it said: .*Error"):
+            kept.open()
+        (tmp_path / "spool").unlink()
+        assert run(kept.open(), shell("echo well")).stdout == b"well\n"
+
+
+def test_a_long_log_is_begun_anew(tmp_path: Path) -> None:
+    log = tmp_path / "supervisor.log"
+    log.write_bytes(bytes(LOG_BYTES + 1))
+    with supervision(tmp_path) as kept:
+        kept.open()
+        assert log.stat().st_size == 0
+
+
+def test_what_commands_of_a_killed_supervisor_left_is_removed(tmp_path: Path) -> None:
+    with supervision(tmp_path) as kept:
+        supervisor = kept.open()
+        jobs = tmp_path / "jobs"
+        script = "touch $TMPDIR/file; echo; sleep 600"
+        supervisor.start([shell(script, key=1, directory=bytes(jobs))])
+        seen(supervisor, b"\n")
+        os.kill(supervisor.pid, signal.SIGKILL)
+        kept.lost()
+        assert [path.name for path in jobs.rglob("file")] == ["file"]
+
+        again = kept.open()
+
+        assert again.incarnation != supervisor.incarnation
+        assert list(jobs.iterdir()) == []
