@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import time
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -122,21 +121,25 @@ def test_daemons_in_a_row_run_nothing_twice(folder: Path) -> None:
         supervisor.hang_up()
 
         # when others come, hear some ends, forget those, and go
-        heard: Counter[int] = Counter()
+        heard: set[int] = set()
         for _ in range(DAEMONS):
             with supervision(folder) as next_:
                 again, held = found(next_)
                 assert again.incarnation == first.incarnation
                 # They have been heard of only once they were forgotten.
-                assert set(held) == set(range(MANY)) - set(heard)
-                for exit_ in exits(again, min(len(held), MANY // DAEMONS)):
-                    assert (exit_.stdout, exit_.stderr) == (b"x" * MANY_OUTPUT_BYTES, b"%d\n" % exit_.key)
-                    heard[exit_.key] += 1
+                assert set(held) == set(range(MANY)) - heard
+                # What was read from the disk for a daemon that left may be told twice to the next.
+                enough = min(MANY, len(heard) + MANY // DAEMONS)
+                while len(heard) < enough:
+                    for exit_ in exits(again, 1):
+                        assert (exit_.stdout, exit_.stderr) == (b"x" * MANY_OUTPUT_BYTES, b"%d\n" % exit_.key)
+                        assert exit_.key in held
+                        heard.add(exit_.key)
                 again.forget(list(heard))
                 again.hang_up()
 
-    # then each command ran once, and its end was told once it was forgotten no more
-    assert heard == Counter(range(MANY))
+    # then each command ran once, and all ends were told
+    assert heard == set(range(MANY))
     assert sorted(map(int, journal.read_text().split())) == list(range(MANY))
 
 
