@@ -10,8 +10,9 @@ from orqestra.engine.core import Core
 from orqestra.model.errors import HintsUnavailable
 from orqestra.service import Service
 
-# Between two messages to other servers.
+# Between two messages to other servers, and while there are none: one that comes looks for itself meanwhile.
 GATHER_SECONDS: Final = 0.01
+ALONE_SECONDS: Final = 0.5
 # What a lost message costs.
 LOOK_SECONDS: Final = 1.0
 
@@ -58,9 +59,10 @@ class Watch(Service):
         ids, self._to_publish = self._to_publish, []
         if ids and self._link.up:
             try:
-                await self._hints.publish_changed(ids)
+                servers = await self._hints.publish_changed(ids)
             except HintsUnavailable as error:
                 self._link.lost(str(error))
-            # The first is told at once; what follows closely shares a message, which people do not notice.
-            await self.pause(GATHER_SECONDS)
+            else:
+                # The first is told at once; what follows closely shares a message, which people do not notice.
+                await self.pause(GATHER_SECONDS if servers > 1 else ALONE_SECONDS)
         return 0 if self._to_publish else None

@@ -149,10 +149,10 @@ class Hints:
         async with away_as_error():
             await self._redis.publish(f"{self._prefix}cancel", _join(ids))
 
-    async def publish_changed(self, ids: Sequence[int]) -> None:
-        """Tell whoever watches which jobs have changed."""
+    async def publish_changed(self, ids: Sequence[int]) -> int:
+        """Tell whoever watches which jobs have changed; return how many servers heard it, this one included."""
         async with away_as_error():
-            await self._redis.publish(f"{self._prefix}changed", _join(ids))
+            return int(await self._redis.publish(f"{self._prefix}changed", _join(ids)))
 
     async def policy(self) -> str | None:
         """Return the `maxmemory-policy`, or None where the service does not tell."""

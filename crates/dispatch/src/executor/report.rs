@@ -96,11 +96,6 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// The end of a command that came too late: the executor is stopped.
-    pub(crate) fn refused(key: u64) -> Self {
-        Self::unstarted(key, Reason::Cancelled, None)
-    }
-
     /// The end of a command that never ran.
     pub(super) fn unstarted(key: u64, reason: Reason, failure: Option<Failure>) -> Self {
         Self {

@@ -8,8 +8,10 @@
 
 mod backoff;
 mod bench;
+mod command;
 mod matcher;
 mod outbox;
+mod reports;
 mod supervisor;
 
 use pyo3::exceptions::PyValueError;
@@ -28,11 +30,15 @@ mod _dispatch {
     #[pymodule_export]
     use super::bench::spawn_limit;
     #[pymodule_export]
+    use super::command::Command;
+    #[pymodule_export]
     use super::matcher::{Assignment, Demand, Matcher};
     #[pymodule_export]
     use super::outbox::{Outbox, Push};
     #[pymodule_export]
-    use super::supervisor::{Command, Exit, Gone, Live, Strays, Stuck, Supervisor, supervise};
+    use super::reports::{Exit, Gone, Live, Strays, Stuck};
+    #[pymodule_export]
+    use super::supervisor::{Supervisor, supervise};
 }
 
 impl From<InvalidInput> for PyErr {

@@ -1,9 +1,7 @@
-//! `supervise`, and the daemon's end of it: `Supervisor`, what it is given (`Command`) and what it
-//! tells (`Exit`, `Live`, `Gone`).
+//! `supervise`, and the daemon's end of it: `Supervisor`.
 //!
 //! No thread of either ever touches the interpreter, but for the one hook that tests use.
 
-use std::collections::HashMap;
 use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -14,10 +12,12 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::executor::{self, Bounds, Ending, KEY_END, Limits, Settings, User, Window};
+use super::command::Command;
+use super::reports::{Exit, Gone, Live, Strays, Stuck};
+use crate::executor::{Bounds, Settings, Window};
 use crate::supervisor::client::Client;
 use crate::supervisor::message::{Attach, Held, PROTOCOL, ToDaemon, ToSupervisor};
-use crate::supervisor::record::{self, Ended};
+use crate::supervisor::record;
 use crate::supervisor::{self, Config, Reached};
 
 /// More threads than this start nothing faster.
@@ -84,85 +84,6 @@ fn hook(reached: Option<Py<PyAny>>) -> Reached {
             }
         });
     })
-}
-
-/// What is to be run.
-#[pyclass(frozen, module = "orqestra._dispatch")]
-pub struct Command(Arc<executor::Command>, Vec<u8>);
-
-#[pymethods]
-impl Command {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "keyword arguments of one call from Python"
-    )]
-    #[new]
-    #[pyo3(signature = (*, key, argv, env, cwd=None, stdin=None, timeout_ms=0, grace_ms=5000, tag=None,
-                        directory=None, previous_output=None, limits=None, user=None,
-                        allow_background=false))]
-    fn new(
-        key: u64,
-        argv: Vec<Bound<'_, PyBytes>>,
-        env: Vec<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)>,
-        cwd: Option<Bound<'_, PyBytes>>,
-        stdin: Option<Bound<'_, PyBytes>>,
-        timeout_ms: u64,
-        grace_ms: u64,
-        tag: Option<Bound<'_, PyBytes>>,
-        directory: Option<Bound<'_, PyBytes>>,
-        previous_output: Option<Bound<'_, PyBytes>>,
-        limits: Option<HashMap<String, u64>>,
-        user: Option<(u32, u32, Vec<u32>)>,
-        allow_background: bool,
-    ) -> PyResult<Self> {
-        if key >= KEY_END {
-            return Err(PyValueError::new_err(format!(
-                "key: {key} is not below 2 ** 62"
-            )));
-        }
-        let command = Arc::new(executor::Command {
-            key,
-            argv: argv.iter().map(owned).collect(),
-            env: env
-                .iter()
-                .map(|(name, value)| (owned(name), owned(value)))
-                .collect(),
-            cwd: cwd.as_ref().map(owned),
-            stdin: stdin.as_ref().map(owned),
-            timeout: (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms)),
-            grace: Duration::from_millis(grace_ms),
-            directory: directory.as_ref().map(owned),
-            previous_output: previous_output.as_ref().map(owned),
-            limits: limits_of(limits.unwrap_or_default())?,
-            user: user.map(|(uid, gid, groups)| User { uid, gid, groups }),
-            allow_background,
-        });
-        let tag = tag.as_ref().map(owned).unwrap_or_default();
-        Ok(Self(command, tag))
-    }
-
-    #[getter]
-    fn key(&self) -> u64 {
-        self.0.key
-    }
-}
-
-/// Limits by their names in Python.
-fn limits_of(named: HashMap<String, u64>) -> PyResult<Limits> {
-    let mut limits = Limits::default();
-    for (name, value) in named {
-        match name.as_str() {
-            "nice" => limits.nice = Some(value.min(19) as i32),
-            "open_files" => limits.open_files = Some(value),
-            "file_bytes" => limits.file_bytes = Some(value),
-            "cpu_seconds" => limits.cpu_seconds = Some(value),
-            "address_space_bytes" => limits.address_space_bytes = Some(value),
-            "memory_bytes" => limits.memory_bytes = Some(value),
-            "processes" => limits.processes = Some(value),
-            _ => return Err(PyValueError::new_err(format!("limits: {name:?} is none"))),
-        }
-    }
-    Ok(limits)
 }
 
 /// The daemon's end of the line to a supervisor.
@@ -339,138 +260,11 @@ impl Supervisor {
     }
 }
 
-/// The end of a command.
-#[expect(clippy::struct_field_names, reason = "named as in Python")]
-#[pyclass(frozen, get_all, module = "orqestra._dispatch")]
-pub struct Exit {
-    key: u64,
-    tag: Py<PyBytes>,
-    reason: String,
-    exit_code: Option<i32>,
-    signal: Option<i32>,
-    error: Option<String>,
-    errno: Option<i32>,
-    stage: Option<String>,
-    killed: bool,
-    timed_out: bool,
-    killed_processes: u32,
-    left_processes: u32,
-    stdout: Py<PyBytes>,
-    stderr: Py<PyBytes>,
-    stdout_bytes: u64,
-    stderr_bytes: u64,
-    truncated: bool,
-    started_at_us: u64,
-    wall_us: u64,
-    user_us: u64,
-    system_us: u64,
-    max_rss_kb: u64,
-}
-
-impl Exit {
-    fn of(py: Python<'_>, key: u64, ended: Ended) -> Self {
-        let (exit_code, signal) = match ended.ending {
-            Some(Ending::Code(code)) => (Some(code), None),
-            Some(Ending::Signal(signal)) => (None, Some(signal)),
-            None => (None, None),
-        };
-        let [(stdout, stdout_bytes), (stderr, stderr_bytes)] = ended.outputs;
-        let [wall_us, user_us, system_us, max_rss_kb] = ended.usage;
-        let failed = ended.failure;
-        Self {
-            key,
-            tag: PyBytes::new(py, &ended.tag).unbind(),
-            reason: ended.reason,
-            exit_code,
-            signal,
-            errno: failed.as_ref().map(|failed| failed.errno),
-            stage: failed.as_ref().map(|failed| failed.stage.clone()),
-            error: failed.map(|failed| failed.error),
-            killed: ended.killed,
-            timed_out: ended.timed_out,
-            killed_processes: ended.others[0],
-            left_processes: ended.others[1],
-            truncated: stdout_bytes > stdout.len() as u64 || stderr_bytes > stderr.len() as u64,
-            stdout: PyBytes::new(py, &stdout).unbind(),
-            stderr: PyBytes::new(py, &stderr).unbind(),
-            stdout_bytes,
-            stderr_bytes,
-            started_at_us: ended.started_at_us,
-            wall_us,
-            user_us,
-            system_us,
-            max_rss_kb,
-        }
-    }
-}
-
-#[pymethods]
-impl Exit {
-    fn __repr__(&self) -> String {
-        let Self {
-            key,
-            reason,
-            exit_code,
-            signal,
-            error,
-            ..
-        } = self;
-        format!("Exit({key}, {reason}, code {exit_code:?}, signal {signal:?}, {error:?})")
-    }
-}
-
-/// A piece of output of a command that is followed.
-#[pyclass(frozen, get_all, module = "orqestra._dispatch")]
-pub struct Live {
-    key: u64,
-    stream: u8,
-    offset: u64,
-    data: Py<PyBytes>,
-}
-
-#[pymethods]
-impl Live {
-    fn __repr__(&self, py: Python<'_>) -> String {
-        let Self {
-            key,
-            stream,
-            offset,
-            data,
-        } = self;
-        format!(
-            "Live({key}, stream {stream}, offset {offset}, {} bytes)",
-            data.as_bytes(py).len()
-        )
-    }
-}
-
-/// A command has ended, and how is not known any more.
-#[pyclass(frozen, get_all, module = "orqestra._dispatch")]
-pub struct Gone {
-    key: u64,
-}
-
-/// The kernel does not end these commands.
-#[pyclass(frozen, get_all, module = "orqestra._dispatch")]
-pub struct Stuck {
-    keys: Vec<u64>,
-}
-
-/// Processes that belong to none that can be told.
-#[pyclass(frozen, get_all, module = "orqestra._dispatch")]
-pub struct Strays {
-    pids: Vec<u32>,
-}
-
 /// Takes over a connected socket.
 #[expect(unsafe_code, reason = "descriptors come from Python as numbers")]
 fn socket(descriptor: RawFd) -> UnixStream {
     // SAFETY: whoever passes the number has given the descriptor up (`socket.detach`).
     unsafe { UnixStream::from_raw_fd(descriptor) }
-}
-
-fn owned(bytes: &Bound<'_, PyBytes>) -> Vec<u8> {
-    bytes.as_bytes().to_vec()
 }
 
 fn within(name: &str, value: usize, least: usize, most: usize) -> PyResult<()> {

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 use super::message::Held;
+use super::record;
+use crate::spool::Record;
 
 /// So much is kept in memory for a daemon that reads slowly; more is read from the disk again.
 const RECORD_BYTES_MAX: usize = 16 << 20;
@@ -62,8 +64,20 @@ impl Holdings {
         is_new
     }
 
+    /// The ends that the spool has kept from an earlier process, and the keys of records that say none.
+    pub fn recovered(records: Vec<Record>) -> (Self, Vec<u64>) {
+        let (mut holdings, mut unreadable) = (Self::default(), Vec::new());
+        for (key, record) in records {
+            match record::tag_of(&record) {
+                Ok(tag) => holdings.recover(key, tag),
+                Err(_) => unreadable.push(key),
+            }
+        }
+        (holdings, unreadable)
+    }
+
     /// Takes over an end that the spool has kept from an earlier process.
-    pub fn recover(&mut self, key: u64, tag: Vec<u8>) {
+    fn recover(&mut self, key: u64, tag: Vec<u8>) {
         let state = State::Ended(End {
             record: None,
             spooled: true,

@@ -3,17 +3,20 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::disk::Disk;
 use super::door::Door;
+use super::gathering::Gathering;
 use super::holdings::{Holdings, Next};
+use super::keep::Keep;
 use super::line::Line;
+use super::link::Link;
 use super::message::{Attach, Attached, PROTOCOL, ToDaemon, ToSupervisor};
 use super::record;
+use super::vigil::{Due, Vigil};
 use super::{Begun, Reached};
 use crate::executor::{Command, Executor, Exit, Reports};
-use crate::spool::{Reading, Spool};
+use crate::spool::Reading;
 use crate::sys::poll::Poll;
 
 const LISTENER: u64 = 0;
@@ -22,50 +25,22 @@ const EXECUTOR: u64 = 2;
 const SPOOL: u64 = 3;
 const NEWCOMER: u64 = 4;
 
-/// So much may wait to be read by the daemon; then ends wait here, and live output is dropped.
-const LINE_BYTES_MAX: usize = 4 << 20;
 /// From one look at the time to the next, while there is something to look for.
 const TICK: Duration = Duration::from_millis(250);
-/// Ends that come faster than this are taken together, so that they share a sync, a message to the
-/// server, a commit. The first after a pause is taken at once.
-const GATHER: Duration = Duration::from_millis(10);
-/// How long a supervisor without daemon and without commands waits for the next daemon.
-const IDLE: Duration = Duration::from_secs(5);
-/// Between TERM and KILL for commands that nobody came for, whatever their own grace.
-const ORPHAN_GRACE: Duration = Duration::from_secs(5);
-
 /// What the thread owns.
 pub struct Hub {
     executor: Executor,
-    spool: Spool,
-    disk: Disk,
+    keep: Keep,
     holdings: Holdings,
     reached: Reached,
     introduction: Attached,
     poll: Poll,
     door: Door,
-    line: Option<Line>,
-    /// Whether the daemon at the other end has introduced itself.
-    attached: bool,
-    /// Whether the poll tells when the line can be written.
-    awaits_room: bool,
-    orphan_timeout: Duration,
-    alone_since: Option<Instant>,
-    orphans: Orphans,
+    link: Link,
+    vigil: Vigil,
+    gathering: Gathering,
     stopping: bool,
-    /// While ends come fast: when the next are taken.
-    gathering_until: Option<Instant>,
-    last_ends: Option<Instant>,
-    unread: Vec<u64>,
     told_health: String,
-}
-
-/// How far the end of commands that nobody came for has gone.
-#[derive(PartialEq, Eq)]
-enum Orphans {
-    Tolerated,
-    Terminated,
-    Killed,
 }
 
 impl Hub {
@@ -74,45 +49,34 @@ impl Hub {
         let Begun {
             spool,
             recovered,
-            introduction,
+            mut introduction,
             listener,
             line,
             reached,
             orphan_timeout,
         } = begun;
-        let mut holdings = Holdings::default();
-        let mut introduction = introduction;
-        for (key, payload) in recovered {
-            if let Ok(tag) = record::tag_of(&payload) {
-                holdings.recover(key, tag);
-            } else {
-                introduction.damaged += 1;
-                spool.set_aside(key);
-            }
+        let (holdings, unreadable) = Holdings::recovered(recovered);
+        introduction.damaged += unreadable.len() as u32;
+        for key in unreadable {
+            spool.set_aside(key);
         }
         let poll = Poll::new()?;
         let door = Door::new(listener, &poll, LISTENER, NEWCOMER)?;
         poll.add(executor.fileno(), EXECUTOR)?;
-        poll.add(spool.fileno(), SPOOL)?;
+        let keep = Keep::new(spool);
+        poll.add(keep.fileno(), SPOOL)?;
         let mut hub = Self {
             executor,
-            spool,
-            disk: Disk::default(),
+            keep,
             holdings,
             reached,
             introduction,
             poll,
             door,
-            line: None,
-            attached: false,
-            awaits_room: false,
-            orphan_timeout,
-            alone_since: Some(Instant::now()),
-            orphans: Orphans::Tolerated,
+            link: Link::new(LINE),
+            vigil: Vigil::new(orphan_timeout),
+            gathering: Gathering::default(),
             stopping: false,
-            gathering_until: None,
-            last_ends: None,
-            unread: Vec::new(),
             told_health: String::new(),
         };
         if let Some(line) = line {
@@ -138,21 +102,20 @@ impl Hub {
             self.gathered();
             self.tick();
             self.tell();
-            self.flush();
+            if !self.link.flush(&self.poll) {
+                self.hung_up();
+            }
         }
         self.executor.stop(true);
-        self.spool.close();
+        self.keep.close();
     }
 
     fn patience(&self) -> Option<Duration> {
-        let waits = self.line.is_none()
+        let waits = self.link.is_down()
             || self.stopping
             || self.holdings.undurable() > 0
-            || !self.unread.is_empty();
-        let gathering = self
-            .gathering_until
-            .map(|until| until.saturating_duration_since(Instant::now()));
-        gathering.or(waits.then_some(TICK))
+            || self.keep.is_behind();
+        self.gathering.left().or(waits.then_some(TICK))
     }
 
     fn is_over(&self) -> bool {
@@ -160,19 +123,15 @@ impl Hub {
             return false;
         }
         let settled = self.holdings.undurable() == 0;
-        match self.alone_since {
-            Some(_) if self.stopping => settled || self.disk.is_ill(),
-            // What a sick disk does not take is only here: somebody may still come for it.
-            Some(since) if !settled => since.elapsed() >= self.orphan_timeout + ORPHAN_GRACE,
-            Some(since) => since.elapsed() >= IDLE.min(self.orphan_timeout),
-            None => false,
+        if self.stopping && self.link.is_down() {
+            return settled || self.keep.is_ill();
         }
+        self.vigil.is_over(settled)
     }
 
     /// Whoever introduces itself is the daemon now: it holds the worker's lock.
     fn greet(&mut self) {
         if let Some((line, attach)) = self.door.introduced(&self.poll) {
-            self.hung_up();
             // Without a place in the poll nobody would hear it; it comes again.
             if self.connected(line).is_ok() {
                 self.attach(&attach);
@@ -182,41 +141,25 @@ impl Hub {
     }
 
     fn connected(&mut self, line: Line) -> io::Result<()> {
-        self.poll.add(line.raw(), LINE)?;
-        self.line = Some(line);
-        self.alone_since = None;
+        self.vigil.begins();
+        self.link.connect(line, &self.poll)?;
+        self.vigil.ends();
         Ok(())
     }
 
     fn hung_up(&mut self) {
-        if let Some(line) = self.line.take() {
-            self.poll.remove(line.raw());
-            self.attached = false;
-            self.awaits_room = false;
-            self.alone_since = Some(Instant::now());
-        }
+        self.link.hang_up(&self.poll);
+        self.vigil.begins();
     }
 
     fn read_line(&mut self) {
-        let Some(line) = &mut self.line else { return };
-        let alive = line.fill();
-        let mut messages = Vec::new();
-        let understood = loop {
-            match line.next() {
-                Ok(None) => break true,
-                Ok(Some(body)) => match ToSupervisor::decode(body) {
-                    Ok(message) => messages.push(message),
-                    Err(_) => break false,
-                },
-                Err(_) => break false,
-            }
-        };
+        let (messages, goes_on) = self.link.read();
         let mut commands = Vec::new();
         for message in messages {
             self.obey(message, &mut commands);
         }
-        self.start(commands);
-        if !alive || !understood {
+        self.start(&commands);
+        if !goes_on {
             self.hung_up();
         }
     }
@@ -224,7 +167,7 @@ impl Hub {
     fn obey(&mut self, message: ToSupervisor, commands: &mut Vec<Arc<Command>>) {
         match message {
             ToSupervisor::Attach(attach) => self.attach(&attach),
-            _ if !self.attached => {}
+            _ if !self.link.attached => {}
             ToSupervisor::Start { command, tag } => {
                 if self.holdings.start(command.key, tag) {
                     commands.push(command);
@@ -232,7 +175,7 @@ impl Hub {
             }
             other => {
                 // What was asked for before must have been begun when something is said of it.
-                self.start(std::mem::take(commands));
+                self.start(&std::mem::take(commands));
                 self.obey_rest(other);
             }
         }
@@ -250,11 +193,11 @@ impl Hub {
             ToSupervisor::Unfollow(key) => self.executor.unfollow(key),
             ToSupervisor::Forget(keys) => {
                 let spooled = self.holdings.forget(&keys);
-                self.disk.delete(spooled);
+                self.keep.delete(spooled);
             }
             ToSupervisor::SetAside(keys) => {
                 let spooled = self.holdings.forget(&keys);
-                self.disk.set_aside(spooled);
+                self.keep.set_aside(spooled);
             }
             ToSupervisor::Stop => {
                 self.stopping = true;
@@ -265,48 +208,38 @@ impl Hub {
         }
     }
 
-    fn start(&mut self, commands: Vec<Arc<Command>>) {
-        if !commands.is_empty() && self.executor.start(&commands).is_err() {
-            // Only if it is stopped, which this thread does last of all.
-            for command in commands {
-                let exit = Exit::refused(command.key);
-                self.ended(exit, &mut Vec::new());
-            }
+    fn start(&self, commands: &[Arc<Command>]) {
+        if !commands.is_empty() {
+            // It refuses keys in use, which the holdings let nobody use, and all once it is stopped.
+            let _ = self.executor.start(commands);
         }
     }
 
     fn attach(&mut self, attach: &Attach) {
         self.introduction.held = self.holdings.attach();
-        self.put(&ToDaemon::Attached(self.introduction.clone()));
+        self.link
+            .put(&ToDaemon::Attached(self.introduction.clone()));
         self.introduction.held = Vec::new();
         // It reads our protocol in the answer, and leaves.
-        self.attached = attach.protocol == PROTOCOL;
-        self.orphan_timeout = attach.orphan_timeout;
+        self.link.attached = attach.protocol == PROTOCOL;
+        self.vigil.allow(attach.orphan_timeout);
         self.told_health.clear();
-        if self.disk.is_ill() {
+        if self.keep.is_ill() {
             self.holdings.offer_undurable();
         }
     }
 
-    /// Takes what the executor tells: at once, or with all that comes in the rest of `GATHER` after
-    /// the ends before.
+    /// Takes what the executor tells: at once, or together with what follows closely.
     fn gather(&mut self) {
-        let now = Instant::now();
-        match self.last_ends.map(|last| last + GATHER) {
-            Some(next) if now < next => {
-                self.poll.remove(self.executor.fileno());
-                self.gathering_until = Some(next);
-            }
-            _ => self.read_executor(),
+        if self.gathering.begin() {
+            self.read_executor();
+        } else {
+            self.poll.remove(self.executor.fileno());
         }
     }
 
     fn gathered(&mut self) {
-        if self
-            .gathering_until
-            .is_some_and(|until| Instant::now() >= until)
-        {
-            self.gathering_until = None;
+        if self.gathering.is_over() {
             self.read_executor();
             // It was there before: nothing can be missing for it.
             let _ = self.poll.add(self.executor.fileno(), EXECUTOR);
@@ -321,19 +254,15 @@ impl Hub {
             strays,
         } = self.executor.reports();
         if !stuck.is_empty() {
-            self.put(&ToDaemon::Stuck(stuck));
+            self.link.put(&ToDaemon::Stuck(stuck));
         }
         if !strays.is_empty() {
-            let strays = strays.into_iter().map(|pid| pid as u32);
-            self.put(&ToDaemon::Strays(strays.collect()));
+            let pids = strays.into_iter().map(|pid| pid as u32).collect();
+            self.link.put(&ToDaemon::Strays(pids));
         }
         for piece in live {
-            let room = self
-                .line
-                .as_ref()
-                .is_some_and(|line| line.backlog() < LINE_BYTES_MAX);
-            if room && self.attached {
-                self.put(&ToDaemon::live(
+            if self.link.has_room() {
+                self.link.put(&ToDaemon::live(
                     piece.key,
                     piece.stream,
                     piece.offset,
@@ -347,9 +276,8 @@ impl Hub {
         }
         if !records.is_empty() {
             (self.reached)("worker.exited_before_spool_fsync");
-            self.last_ends = Some(Instant::now());
-            self.disk.appended(records.iter().map(|(key, _)| *key));
-            self.spool.append(records);
+            self.gathering.took_ends();
+            self.keep.append(records);
         }
     }
 
@@ -361,108 +289,65 @@ impl Hub {
             records.push((key, record.clone()));
         }
         self.holdings.ended(key, record, ran);
-        if ran && self.disk.is_ill() {
+        if ran && self.keep.is_ill() {
             self.holdings.offer_undurable();
         }
     }
 
     fn read_spool(&mut self) {
-        let told = self.spool.take();
+        let told = self.keep.take();
         if !told.synced.is_empty() {
             (self.reached)("spool.after_fsync_before_send");
         }
         for key in &told.synced {
-            self.holdings.durable(*key, self.attached);
+            self.holdings.durable(*key, self.link.attached);
         }
-        self.disk.told(&told.synced, told.trouble);
         for (key, reading) in told.read {
             self.was_read(key, reading);
         }
     }
 
     fn was_read(&mut self, key: u64, reading: Reading) {
-        if !self.attached || !self.holdings.is_ended(key) {
+        if !self.link.attached || !self.holdings.is_ended(key) {
             return;
         }
         match reading {
-            Reading::Found(record) => self.put(&ToDaemon::Exit { key, record }),
-            Reading::NotNow => self.unread.push(key),
+            Reading::Found(record) => self.link.put(&ToDaemon::Exit { key, record }),
+            Reading::NotNow => self.keep.read_later(key),
             Reading::Gone => {
                 self.holdings.forget(&[key]);
-                self.put(&ToDaemon::Gone(key));
+                self.link.put(&ToDaemon::Gone(key));
             }
         }
     }
 
     /// What is due by the clock.
     fn tick(&mut self) {
-        if self.disk.look() {
+        if self.keep.look() {
             self.holdings.offer_undurable();
         }
-        let unneeded = self.disk.take_unneeded();
-        if !unneeded.deleted.is_empty() {
-            self.spool.delete(&unneeded.deleted);
-        }
-        for key in unneeded.set_aside {
-            self.spool.set_aside(key);
-        }
-        for key in std::mem::take(&mut self.unread) {
-            self.spool.read(key);
-        }
-        let Some(since) = self.alone_since else {
-            // Those that were told to end do; the next are judged anew.
-            self.orphans = Orphans::Tolerated;
-            return;
-        };
-        if self.orphans == Orphans::Tolerated && since.elapsed() >= self.orphan_timeout {
-            self.orphans = Orphans::Terminated;
-            self.executor.cancel(self.holdings.running_keys());
-        }
-        if self.orphans == Orphans::Terminated
-            && since.elapsed() >= self.orphan_timeout + ORPHAN_GRACE
-        {
-            self.orphans = Orphans::Killed;
-            self.executor.kill(self.holdings.running_keys());
+        match self.vigil.due() {
+            Due::Nothing => {}
+            Due::Terminate => self.executor.cancel(self.holdings.running_keys()),
+            Due::Kill => self.executor.kill(self.holdings.running_keys()),
         }
     }
 
     /// Tells the daemon what it can take.
     fn tell(&mut self) {
-        if !self.attached {
+        if !self.link.attached {
             return;
         }
-        if self.disk.health() != self.told_health {
-            self.disk.health().clone_into(&mut self.told_health);
-            self.put(&ToDaemon::Health(self.told_health.clone()));
+        if self.keep.health() != self.told_health {
+            self.keep.health().clone_into(&mut self.told_health);
+            self.link.put(&ToDaemon::Health(self.told_health.clone()));
         }
-        while self
-            .line
-            .as_ref()
-            .is_some_and(|line| line.backlog() < LINE_BYTES_MAX)
-        {
+        while self.link.has_room() {
             match self.holdings.next() {
-                Some(Next::Tell(key, record)) => self.put(&ToDaemon::Exit { key, record }),
-                Some(Next::Read(key)) => self.spool.read(key),
+                Some(Next::Tell(key, record)) => self.link.put(&ToDaemon::Exit { key, record }),
+                Some(Next::Read(key)) => self.keep.read(key),
                 None => break,
             }
-        }
-    }
-
-    fn put(&mut self, message: &ToDaemon) {
-        if let Some(line) = &mut self.line {
-            line.put(&message.encode());
-        }
-    }
-
-    fn flush(&mut self) {
-        let Some(line) = &mut self.line else { return };
-        if !line.flush() {
-            return self.hung_up();
-        }
-        let awaits_room = line.backlog() > 0;
-        if awaits_room != self.awaits_room {
-            self.poll.await_room(line.raw(), LINE, awaits_room);
-            self.awaits_room = awaits_room;
         }
     }
 }

@@ -9,8 +9,9 @@
 //! - `line`: a socket on which that goes, without ever waiting.
 //! - `holdings`: what is held, and what has to be told. Pure.
 //! - `record`: an end, as it is kept on disk and told.
-//! - `disk`: whether the disk takes what it is given.
-//! - `door`: how a daemon that comes later gets its line.
+//! - `disk`: whether the disk takes what it is given; `keep`: what the spool is asked when.
+//! - `door`: how a daemon that comes later gets its line; `link`: the one that is connected.
+//! - `gathering`: ends that come fast are taken together. `vigil`: how long to go on without a daemon.
 //! - `hub`: the one thread that carries all this between daemon, executor and spool.
 //! - `client`: the daemon's end.
 //!
@@ -38,15 +39,19 @@ mod codec;
 mod command;
 mod disk;
 mod door;
+mod gathering;
 mod holdings;
 #[cfg(test)]
 mod holdings_model;
 mod hub;
+mod keep;
 mod line;
+mod link;
 pub mod message;
 pub mod record;
 #[cfg(test)]
 mod roundtrips;
+mod vigil;
 
 use crate::executor::{self, Executor, Settings};
 use crate::spool::{Record, Spool};

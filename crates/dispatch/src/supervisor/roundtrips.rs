@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use super::codec::Malformed;
 use super::message::{Attach, Attached, Held, LENGTH_BYTES, ToDaemon, ToSupervisor};
 use super::record;
-use crate::executor::{Command, Ending, Exit, Failure, Limits, Reason, User, Window};
+use crate::executor::{
+    Command, Ending, Exit, Failure, Limits, Output, Reason, Usage, User, Window,
+};
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..40)
@@ -161,17 +163,29 @@ fn exit() -> impl Strategy<Value = Exit> {
         (any::<[u64; 5]>(), any::<bool>(), any::<[u32; 2]>()),
     )
         .prop_map(|(how, outputs, (used, timed_out, others))| {
-            let mut exit = Exit::refused(7);
-            (exit.reason, exit.ending, exit.failure, exit.killed) = how;
-            (exit.stdout.bytes, exit.stderr.bytes) = (outputs.0, outputs.1);
-            [exit.stdout.total, exit.stderr.total] = outputs.2;
-            [exit.started_at_us, exit.wall_us, ..] = used;
-            exit.usage.user_us = used[2];
-            exit.usage.system_us = used[3];
-            exit.usage.max_rss_kb = used[4];
-            exit.timed_out = timed_out;
-            [exit.killed_processes, exit.left_processes] = others;
-            exit
+            let (reason, ending, failure, killed) = how;
+            let output = |bytes, total| Output { bytes, total };
+            let usage = Usage {
+                user_us: used[2],
+                system_us: used[3],
+                max_rss_kb: used[4],
+                ..Usage::default()
+            };
+            Exit {
+                key: 7,
+                reason,
+                ending,
+                failure,
+                killed,
+                timed_out,
+                killed_processes: others[0],
+                left_processes: others[1],
+                stdout: output(outputs.0, outputs.2[0]),
+                stderr: output(outputs.1, outputs.2[1]),
+                started_at_us: used[0],
+                wall_us: used[1],
+                usage,
+            }
         })
 }
 
