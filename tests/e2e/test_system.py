@@ -206,7 +206,7 @@ async def test_a_cancel_reaches_the_whole_group(system: System) -> None:
 async def test_a_timeout_ends_the_whole_group_and_is_told(system: System) -> None:
     job = await system.run("trap '' TERM; sleep 600 & echo $!; wait; sleep 600", timeout_ms=300, grace_ms=200)
 
-    assert (job.status, job.reason) == (State.FAILED, Reason.TIMEOUT)
+    assert (job.status, job.reason) == (State.FAILED, Reason.KILLED_AFTER_GRACE)
     assert job.error == "ran longer than its timeout of 300 ms; it had to be killed"
     assert await _all_gone([job])
 

@@ -68,7 +68,7 @@ fn take(executor: &Executor, count: usize) -> Vec<orqestra_dispatch::executor::E
             "{} of {count} reports in time",
             exits.len()
         );
-        exits.extend(executor.reports().exits);
+        exits.extend(executor.reports(true).exits);
         std::thread::yield_now();
     }
     exits

@@ -130,9 +130,10 @@ def _argv(node: yaml.Node) -> tuple[str, ...]:
     return tuple(written(part, "argv") for part in elements(node, "argv"))
 
 
-def _limits(node: yaml.Node) -> ResourceLimits:
+def _limits(node: yaml.Node) -> ResourceLimits | None:
+    """Read the limits of a step; an empty list of them is none."""
     values = fields(node, "limits", tuple(LIMITS_MAX))
-    return ResourceLimits(**{name: _limit(value, name) for name, value in values.items()})
+    return None if not values else ResourceLimits(**{name: _limit(value, name) for name, value in values.items()})
 
 
 def _limit(node: yaml.Node, name: str) -> int:

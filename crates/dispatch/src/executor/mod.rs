@@ -167,10 +167,11 @@ impl Executor {
         self.mailbox.post(Message::Unfollow(key));
     }
 
-    /// Takes all reports that wait.
+    /// Takes all reports that wait; without `live`, the live output is left where the newest of it is
+    /// kept.
     #[must_use]
-    pub fn reports(&self) -> Reports {
-        self.outbox.take()
+    pub fn reports(&self, live: bool) -> Reports {
+        self.outbox.take(live)
     }
 
     /// How many commands were taken and have not been reported as ended.

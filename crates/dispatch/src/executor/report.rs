@@ -144,6 +144,8 @@ pub struct Reports {
     /// Pieces of live output, in order for each stream. A gap between offsets: the reader was too
     /// slow.
     pub live: Vec<Live>,
+    /// Whether there is more of it, which was not taken.
+    pub live_stays: bool,
     /// Ends. Live output of the same commands comes before them.
     pub exits: Vec<Exit>,
     /// Commands that the kernel did not end within 5 s of their KILL, each told once. They go on, and
@@ -234,26 +236,31 @@ impl Outbox {
         }
     }
 
-    /// Takes all that waits. The descriptor is not readable after it until something new comes.
-    pub fn take(&self) -> Reports {
-        let waiting = {
+    /// Takes all that waits; without `live` the live output stays, and is told of no more before there is
+    /// something new. The descriptor is not readable after it until then.
+    pub fn take(&self, live: bool) -> Reports {
+        let (mut waiting, live_stays) = {
             let mut waiting = self.lock();
             self.event.clear();
-            std::mem::take(&mut *waiting)
+            let mut taken = std::mem::take(&mut *waiting);
+            if !live {
+                std::mem::swap(&mut waiting.streams, &mut taken.streams);
+            }
+            let live_stays = !waiting.streams.is_empty();
+            (taken, live_stays)
         };
-        let live = waiting
-            .streams
-            .into_iter()
-            .flat_map(|((key, stream), pieces)| {
-                pieces.queue.into_iter().map(move |(offset, data)| Live {
-                    key,
-                    stream,
-                    offset,
-                    data,
-                })
-            });
+        let live = std::mem::take(&mut waiting.streams);
+        let live = live.into_iter().flat_map(|((key, stream), pieces)| {
+            pieces.queue.into_iter().map(move |(offset, data)| Live {
+                key,
+                stream,
+                offset,
+                data,
+            })
+        });
         Reports {
             live: live.collect(),
+            live_stays,
             exits: waiting.exits,
             stuck: waiting.notes.stuck,
             strays: waiting.notes.strays,
@@ -313,7 +320,7 @@ mod tests {
                 std::iter::once((offset * 1000, &[offset as u8; 1000][..])),
             );
         }
-        let live = outbox.take().live;
+        let live = outbox.take(true).live;
         let held: usize = live.iter().map(|piece| piece.data.len()).sum();
         assert!(held <= 2 * PIECE_BYTES);
         assert!(live.iter().all(|piece| piece.data.len() <= PIECE_BYTES));

@@ -40,6 +40,7 @@ pub struct Hub {
     vigil: Vigil,
     gathering: Gathering,
     stopping: bool,
+    live_stays: bool,
     told_health: String,
 }
 
@@ -77,6 +78,7 @@ impl Hub {
             vigil: Vigil::new(orphan_timeout),
             gathering: Gathering::default(),
             stopping: false,
+            live_stays: false,
             told_health: String::new(),
         };
         if let Some(line) = line {
@@ -104,6 +106,9 @@ impl Hub {
             self.tell();
             if !self.link.flush(&self.poll) {
                 self.hung_up();
+            }
+            if self.live_stays && self.link.has_room() {
+                self.read_executor();
             }
         }
         self.executor.stop(true);
@@ -247,12 +252,17 @@ impl Hub {
     }
 
     fn read_executor(&mut self) {
+        // What the daemon can't take now stays where the newest is kept, and the oldest is dropped.
         let Reports {
             live,
+            live_stays,
             exits,
             stuck,
             strays,
-        } = self.executor.reports();
+        } = self
+            .executor
+            .reports(self.link.has_room() || !self.link.attached);
+        self.live_stays = live_stays;
         if !stuck.is_empty() {
             self.link.put(&ToDaemon::Stuck(stuck));
         }
@@ -261,14 +271,9 @@ impl Hub {
             self.link.put(&ToDaemon::Strays(pids));
         }
         for piece in live {
-            if self.link.has_room() {
-                self.link.put(&ToDaemon::live(
-                    piece.key,
-                    piece.stream,
-                    piece.offset,
-                    piece.data,
-                ));
-            }
+            let (key, stream, offset) = (piece.key, piece.stream, piece.offset);
+            self.link
+                .put(&ToDaemon::live(key, stream, offset, piece.data));
         }
         let mut records = Vec::new();
         for exit in exits {

@@ -64,7 +64,7 @@ impl Harness {
                 self.executor.fileno(),
                 deadline.saturating_duration_since(Instant::now()),
             );
-            let reports = self.executor.reports();
+            let reports = self.executor.reports(true);
             self.live.extend(reports.live);
             self.exits.extend(reports.exits);
             self.stuck.extend(reports.stuck);

@@ -124,7 +124,7 @@ fn a_follower_who_does_not_listen_costs_bounded_memory() {
         std::thread::sleep(Duration::from_millis(5));
     }
     std::fs::remove_file(&written).expect("the marker of this test");
-    let reports = harness.executor.reports();
+    let reports = harness.executor.reports(true);
     let held: usize = reports.live.iter().map(|live| live.data.len()).sum();
     assert!(
         held <= 3 * (BOUNDS.head_bytes + BOUNDS.tail_bytes),
