@@ -10,6 +10,7 @@ mod backoff;
 mod bench;
 mod matcher;
 mod outbox;
+#[cfg(target_os = "linux")]
 mod supervisor;
 
 use pyo3::exceptions::PyValueError;
@@ -31,6 +32,7 @@ mod _dispatch {
     use super::matcher::{Assignment, Demand, Matcher};
     #[pymodule_export]
     use super::outbox::{Outbox, Push};
+    #[cfg(target_os = "linux")]
     #[pymodule_export]
     use super::supervisor::{Command, Exit, Gone, Live, Strays, Stuck, Supervisor, supervise};
 }
