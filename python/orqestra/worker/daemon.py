@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from orqestra._dispatch import Supervisor
 from orqestra.clock import Clock, SystemClock
 from orqestra.log import get_logger
 from orqestra.model import limits
@@ -21,7 +20,7 @@ from orqestra.worker.environment import base_environment
 from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.shell import Shell
-from orqestra.worker.supervision import Supervision
+from orqestra.worker.supervised import KEEPS_ENDS, Supervision, Supervisor
 from orqestra.worker.surroundings import Surroundings
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -263,7 +262,7 @@ def _exit_code(jobs: Jobs) -> int:
     if not len(jobs.results):
         return 0
     ids = [attempt.job_id for attempt in itertools.islice(jobs.results, LOGGED_JOBS)]
-    if jobs.health:
+    if jobs.health or not KEEPS_ENDS:
         message = "results could not be delivered nor kept, these jobs may run again"
     else:
         message = "results could not be delivered, the next start of this worker delivers them"

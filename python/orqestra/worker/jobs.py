@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from typing import Final, assert_never
 
-from orqestra._dispatch import Supervisor
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.report import AttemptRef
@@ -23,6 +22,7 @@ from orqestra.worker.outgoing import Outgoing, attempt_of, message_of
 from orqestra.worker.results import Unacknowledged
 from orqestra.worker.shell import Shell
 from orqestra.worker.slots import Occupied, Slots
+from orqestra.worker.supervised import Supervisor
 
 STREAMS: Final = {1: STREAM_STDOUT, 2: STREAM_STDERR}
 
