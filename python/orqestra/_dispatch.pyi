@@ -428,7 +428,10 @@ class Exit:
 
 @final
 class Live:
-    """A piece of the output of a command that is followed: of `stream` 1 (stdout) or 2 (stderr), at `offset`."""
+    """A piece of the output of a command that is followed: of `stream` 1 (stdout) or 2 (stderr), at `offset`.
+
+    `total` is how many bytes the stream had when it was taken.
+    """
 
     @property
     def key(self) -> int: ...
@@ -438,6 +441,8 @@ class Live:
     def offset(self) -> int: ...
     @property
     def data(self) -> bytes: ...
+    @property
+    def total(self) -> int: ...
 
 @final
 class Gone:

@@ -1,6 +1,7 @@
 """Defaults of settings that depend on the machine or on other settings: each is found from the environment."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ def servers(environ: Mapping[str, str]) -> str:
 
 def slots(_environ: Mapping[str, str]) -> str:
     """Return four times the CPUs that this process may use, which may be fewer than the machine has."""
-    return str(min(SLOTS_PER_CPU * len(os.sched_getaffinity(0)), SLOTS_MAX))
+    return str(min(SLOTS_PER_CPU * _cpus(), SLOTS_MAX))
 
 
 def state_dir(environ: Mapping[str, str]) -> str:
@@ -32,3 +33,9 @@ def state_dir(environ: Mapping[str, str]) -> str:
 def workflows_dir(_environ: Mapping[str, str]) -> str:
     """Return the folder `workflows` beside us, else the one that comes with the package."""
     return WORKFLOWS if os.path.isdir(WORKFLOWS) else str(EXAMPLES)
+
+
+def _cpus() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -224,8 +224,8 @@ class Settings:
             kind=NAMES,
             default="",
             shown_default="none",
-            why="Variables of the worker's own environment that commands see besides PATH, HOME, LANG, "
-            "TZ and TMPDIR. None, because that environment may hold secrets.",
+            why="Variables of the worker's own environment that commands see besides PATH, HOME, LANG "
+            "and TZ. None, because that environment may hold secrets.",
         )
     )
     run_as: tuple[str, ...] = field(

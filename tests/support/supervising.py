@@ -11,8 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from orqestra._dispatch import Command, Exit, Gone, Live, Strays, Stuck, Supervisor
-from orqestra.worker.supervision import Supervision
+from orqestra.worker.supervised import Command, Exit, Gone, Live, Strays, Stuck, Supervision, Supervisor
 
 PATIENCE_SECONDS: Final = 20.0
 # No test that does not mean it waits for this.
@@ -30,7 +29,10 @@ def supervision(
     directory: Path, orphan_seconds: float = ORPHAN_SECONDS, *, command: Sequence[str] | None = None
 ) -> Iterator[Supervision]:
     """What a daemon has of its supervisor; the supervisor that it started is gone after the block."""
-    kept = Supervision(directory, orphan_seconds, command=command)
+    if sys.platform == "linux":
+        kept = Supervision(directory, orphan_seconds, command=command)
+    else:
+        kept = Supervision(directory, orphan_seconds)
     try:
         yield kept
     finally:

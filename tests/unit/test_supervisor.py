@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orqestra._dispatch import Command, Exit, Live, Supervisor
+from orqestra.worker.supervised import Command, Exit, Live, Supervisor
 from tests.support.supervising import (
     PATIENCE_SECONDS,
     Report,
@@ -43,6 +43,7 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
         yield supervisor
 
 
+@pytest.mark.everywhere
 def test_a_command_runs_and_everything_is_told(supervisor: Supervisor) -> None:
     before = time.time_ns() // 1000
     exit_ = run(supervisor, shell(r"printf 'a\0\377'; printf b >&2; exit 3", key=2**62 - 1, tag=b"\xff\0"))
@@ -58,11 +59,13 @@ def test_a_command_runs_and_everything_is_told(supervisor: Supervisor) -> None:
     assert exit_.user_us + exit_.system_us > 0
 
 
+@pytest.mark.everywhere
 def test_a_signal_is_not_an_exit_code(supervisor: Supervisor) -> None:
     exit_ = run(supervisor, shell("kill -SEGV $$"))
     assert (exit_.reason, exit_.exit_code, exit_.signal) == ("signalled", None, signal.SIGSEGV)
 
 
+@pytest.mark.everywhere
 def test_arguments_environment_directory_and_input_are_exact(supervisor: Supervisor) -> None:
     env = [(b"B", b"1\n2"), (b"A", b"\xff")]
     assert run(supervisor, command(argv=[b"/usr/bin/env", b"-0"], env=env)).stdout == b"B=1\n2\0A=\xff\0"
@@ -74,6 +77,7 @@ def test_arguments_environment_directory_and_input_are_exact(supervisor: Supervi
     assert run(supervisor, command(argv=[b"pwd"], cwd=b"/usr")).stdout == b"/usr\n"
 
 
+@pytest.mark.everywhere
 def test_a_command_has_a_folder_of_its_own_which_goes_with_it(supervisor: Supervisor, tmp_path: Path) -> None:
     jobs = tmp_path / "jobs"
     script = "echo $TMPDIR; cat $ORQESTRA_PREVIOUS_OUTPUT_FILE; cd $ORQESTRA_TMPDIR && mkdir -p a/b && touch a/b/c"
@@ -83,6 +87,7 @@ def test_a_command_has_a_folder_of_its_own_which_goes_with_it(supervisor: Superv
     assert not any(jobs.rglob("*"))
 
 
+@pytest.mark.everywhere
 def test_limits_are_passed_on(supervisor: Supervisor) -> None:
     limited = shell("ulimit -n; nice", limits={"open_files": 77, "nice": 5})
     assert run(supervisor, limited).stdout == b"77\n5\n"
@@ -90,6 +95,7 @@ def test_limits_are_passed_on(supervisor: Supervisor) -> None:
         shell("true", limits={"memory": 1})
 
 
+@pytest.mark.everywhere
 def test_what_stays_in_the_background_is_told(supervisor: Supervisor) -> None:
     script = "sleep 600 >/dev/null 2>&1 & echo $!"
     stays = run(supervisor, shell(script, allow_background=True))
@@ -100,6 +106,7 @@ def test_what_stays_in_the_background_is_told(supervisor: Supervisor) -> None:
     ends(int(goes.stdout))
 
 
+@pytest.mark.everywhere
 def test_commands_start_within_bounds_and_in_order(supervisor: Supervisor) -> None:
     for_ever = 2**63 - 1
     supervisor.bound(1, for_ever)
@@ -118,6 +125,7 @@ def test_commands_start_within_bounds_and_in_order(supervisor: Supervisor) -> No
     assert exits(supervisor, 1)[0].started_at_us > 0
 
 
+@pytest.mark.everywhere
 def test_a_child_of_the_supervisor_starts_afresh(supervisor: Supervisor) -> None:
     status = run(supervisor, command(argv=[b"cat", b"/proc/self/status"])).stdout
     for line in (b"Umask:\t0022", b"SigIgn:\t0000000000000000", b"SigBlk:\t0000000000000000"):
@@ -127,6 +135,7 @@ def test_a_child_of_the_supervisor_starts_afresh(supervisor: Supervisor) -> None
     assert run(supervisor, shell("yes | head -1")).stdout == b"y\n"
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize(
     ("refused", "stage", "code"),
     [
@@ -146,6 +155,7 @@ def test_what_cannot_be_run_says_why(supervisor: Supervisor, refused: Command, s
     assert (exit_.exit_code, exit_.signal, exit_.started_at_us) == (None, None, 0)
 
 
+@pytest.mark.everywhere
 def test_a_timeout_ends_it_and_kill_follows_the_grace(supervisor: Supervisor) -> None:
     obeys = run(supervisor, shell("sleep 60", timeout_ms=100))
     assert (obeys.reason, obeys.signal, obeys.killed) == ("timeout", signal.SIGTERM, False)
@@ -155,6 +165,7 @@ def test_a_timeout_ends_it_and_kill_follows_the_grace(supervisor: Supervisor) ->
     assert 300_000 <= ignores.wall_us < 5_000_000
 
 
+@pytest.mark.everywhere
 def test_cancel_reaches_what_runs_and_what_waits(supervisor: Supervisor) -> None:
     supervisor.start([shell("exec sleep 60", key=key) for key in range(100)])
     supervisor.cancel(range(100))
@@ -163,6 +174,7 @@ def test_cancel_reaches_what_runs_and_what_waits(supervisor: Supervisor) -> None
     assert {exit_.reason for exit_ in ended} == {"cancelled"}
 
 
+@pytest.mark.everywhere
 def test_a_child_that_outlives_its_shell_holds_nothing(supervisor: Supervisor) -> None:
     start = time.monotonic()
     exit_ = run(supervisor, shell("sleep 600 & echo $!"))
@@ -171,6 +183,7 @@ def test_a_child_that_outlives_its_shell_holds_nothing(supervisor: Supervisor) -
     ends(int(exit_.stdout))
 
 
+@pytest.mark.everywhere
 def test_output_beyond_the_bounds_keeps_head_tail_and_total(supervisor: Supervisor) -> None:
     exit_ = run(supervisor, shell("seq 1 400000"))
     whole = b"".join(b"%d\n" % number for number in range(1, 400_001))
@@ -184,6 +197,7 @@ def test_bounds_of_nothing_keep_nothing(tmp_path: Path) -> None:
     assert (exit_.stdout, exit_.stdout_bytes, exit_.truncated) == (b"", 6, True)
 
 
+@pytest.mark.everywhere
 def test_live_output_comes_before_the_end(supervisor: Supervisor) -> None:
     supervisor.start([shell("echo early; exec sleep 60", key=1)])
     assert seen(supervisor, b"early\n") == b"early\n"
@@ -196,6 +210,7 @@ def test_live_output_comes_before_the_end(supervisor: Supervisor) -> None:
     assert exits(supervisor, 1)[0].stdout == b"early\n"
 
 
+@pytest.mark.everywhere
 async def test_an_event_loop_is_woken_in_batches_and_never_blocked(supervisor: Supervisor) -> None:
     loop = asyncio.get_running_loop()
     reports: list[Report] = []
@@ -233,6 +248,7 @@ def test_a_supervisor_is_small_after_a_thousand_commands_and_a_gigabyte(supervis
     assert process.memory_info().rss < small + OUTPUT_RSS_BYTES
 
 
+@pytest.mark.everywhere
 def test_keys_and_bounds_that_are_refused(supervisor: Supervisor) -> None:
     with pytest.raises(ValueError, match=r"key: 4611686018427387904 is not below 2 \*\* 62"):
         Command(key=2**62, argv=[b"true"], env=[])
@@ -244,6 +260,7 @@ def test_keys_and_bounds_that_are_refused(supervisor: Supervisor) -> None:
     assert exits(supervisor, 1)[0].stdout == b"first\n"
 
 
+@pytest.mark.everywhere
 def test_what_is_asked_of_a_key_that_nobody_has_does_nothing(supervisor: Supervisor) -> None:
     for ask in (supervisor.cancel, supervisor.kill, supervisor.forget, supervisor.set_aside):
         ask([7])

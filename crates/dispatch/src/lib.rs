@@ -10,6 +10,7 @@
 //!
 //! Then those that touch the operating system, for a worker: [`executor`] runs commands, [`spool`] keeps
 //! their results on disk, and [`supervisor`] is the process in which both live. `sys` is where they meet it.
+//! They are for Linux; elsewhere workers do without (`python/orqestra/worker/portable`).
 //!
 //! [`error`] is what the pure ones answer to input that breaks their contract. [`bench`] measures how
 //! fast commands could start at best. `python` holds the thin shells that make up
@@ -18,13 +19,17 @@
 pub mod backoff;
 pub mod bench;
 pub mod error;
+#[cfg(target_os = "linux")]
 pub mod executor;
 pub mod hint;
 pub mod matcher;
 pub mod outbox;
 #[cfg(feature = "python")]
 mod python;
+#[cfg(target_os = "linux")]
 pub mod spool;
+#[cfg(target_os = "linux")]
 pub mod supervisor;
+#[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "the system calls, and nothing else")]
 mod sys;

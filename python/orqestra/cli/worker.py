@@ -6,7 +6,7 @@ Exit codes: 0 drained; 1 results could not be delivered, or the worker could not
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,6 +14,10 @@ from orqestra.cli.options import SERVER
 from orqestra.cli.parameters import Pair
 from orqestra.model import limits
 from orqestra.model.job import QUEUE_DEFAULT, check_name, check_range, check_text, label_list
+
+if TYPE_CHECKING:  # slow to import: a command line must be quick to start
+    from orqestra.settings import Settings
+    from orqestra.worker.daemon import WorkerOptions
 
 # From the end of the worker to the end of the process.
 EXIT_SECONDS: Final = 2.0
@@ -62,8 +66,8 @@ def worker(
     """Run a worker.
 
     It runs the jobs of its queues whose required labels it has, in the directory where it was started.
-    Commands see PATH, HOME, LANG, TZ and TMPDIR of its environment, what ORQESTRA_WORKER_ENV names,
-    what the job brings and ORQESTRA_*; nothing else.
+    Commands see PATH, HOME, LANG and TZ of its environment, what ORQESTRA_WORKER_ENV names, a TMPDIR
+    of their own, what the job brings and ORQESTRA_*; nothing else.
 
     SIGTERM or SIGINT drains it: what has not started goes back, what runs may end; after the drain time
     it is ended and goes back too. A second signal ends it at once. SIGUSR2, or a death, leaves the
@@ -74,8 +78,7 @@ def worker(
 
     from orqestra import log
     from orqestra.settings import Settings
-    from orqestra.worker.daemon import Worker, WorkerOptions
-    from orqestra.worker.surroundings import Surroundings
+    from orqestra.worker.daemon import Worker
 
     settings = Settings.load(
         worker_slots=slots,
@@ -85,19 +88,25 @@ def worker(
         servers=server or context.meta.get(SERVER),
     )
     log.configure(settings.log_level, settings.log_format)
-    options = WorkerOptions(
+    context.exit(_run(Worker(_options(settings, name, queues, dict(labels))).run))
+
+
+def _options(settings: "Settings", name: str, queues: tuple[str, ...], labels: dict[str, str]) -> "WorkerOptions":
+    from orqestra.worker.daemon import WorkerOptions
+    from orqestra.worker.surroundings import Surroundings
+
+    return WorkerOptions(
         addresses=tuple(address.dial for address in settings.servers),
         name=name,
         slots=settings.worker_slots,
         queues=queues,
-        labels=dict(labels),
+        labels=labels,
         state_dir=settings.state_dir,
         drain_seconds=settings.drain_seconds,
         orphan_seconds=settings.orphan_seconds,
         passed_on=settings.worker_environment,
         surroundings=Surroundings(run_as=settings.run_as, ceilings=settings.ceilings),
     )
-    context.exit(_run(Worker(options).run))
 
 
 def _check(queues: tuple[str, ...], labels: tuple[tuple[str, str], ...], name: str) -> None:

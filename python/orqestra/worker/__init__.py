@@ -4,6 +4,7 @@ Start with `daemon` (what a worker is made of, from start to drain). Then follow
 
     stream        one session: messages come in, messages go out, beats keep the lease
     jobs          what the worker holds: accept, start, cancel, hand back
+    supervised    what runs them: the supervisor that `supervision` keeps, elsewhere than on Linux `portable`
     shell         from the payload to the command; `environment` is what every command sees
     outcome       from the end of a command to what is told of it
     results       what is kept until the server has acknowledged it

@@ -6,7 +6,6 @@ A supervisor is handed in by `attach`, and again after `lost`; in between there 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from orqestra._dispatch import Command, Exit, Gone, Live, Strays, Stuck, Supervisor
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import InvalidInput
@@ -19,6 +18,7 @@ from orqestra.worker.outgoing import attempt_of
 from orqestra.worker.shell import Shell
 from orqestra.worker.shortage import Shortage
 from orqestra.worker.slots import Fate, Occupied, Slots
+from orqestra.worker.supervised import Command, Exit, Gone, Live, Strays, Stuck, Supervisor
 
 FROM_START: Final = (0, 0)
 

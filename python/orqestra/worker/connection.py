@@ -22,7 +22,7 @@ from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.logs import Lane
 from orqestra.worker.stream import PROTOCOL, WELCOME_SECONDS, Call, Stream, StreamEnd
-from orqestra.worker.supervision import Supervision
+from orqestra.worker.supervised import Supervision
 
 # Where there are others, one that takes connections and says nothing must not cost a lease.
 WELCOME_OF_SEVERAL_SECONDS: Final = 1.5

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from orqestra._dispatch import Supervisor
 from orqestra.clock import Clock, SystemClock
 from orqestra.log import get_logger
 from orqestra.model import limits
@@ -21,7 +20,8 @@ from orqestra.worker.environment import base_environment
 from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.shell import Shell
-from orqestra.worker.supervision import Supervision
+from orqestra.worker.shortage import check_slots
+from orqestra.worker.supervised import KEEPS_ENDS, Supervision, Supervisor
 from orqestra.worker.surroundings import Surroundings
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -79,8 +79,10 @@ class Worker:
         """Serve; return the exit code: 0, or 1 if results could not be delivered.
 
         Raises:
-            StartFailed: the state directory can't be used, or the supervisor can't be started.
+            StartFailed: the state directory can't be used, the supervisor can't be started, or there are too
+                few descriptors for so many slots.
         """
+        check_slots(self._options.slots)
         identity = Identity.open(self._options.state_dir)
         try:
             return await self._work(identity)
@@ -263,7 +265,7 @@ def _exit_code(jobs: Jobs) -> int:
     if not len(jobs.results):
         return 0
     ids = [attempt.job_id for attempt in itertools.islice(jobs.results, LOGGED_JOBS)]
-    if jobs.health:
+    if jobs.health or not KEEPS_ENDS:
         message = "results could not be delivered nor kept, these jobs may run again"
     else:
         message = "results could not be delivered, the next start of this worker delivers them"

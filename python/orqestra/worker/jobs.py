@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from typing import Final, assert_never
 
-from orqestra._dispatch import Supervisor
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.report import AttemptRef
@@ -23,6 +22,7 @@ from orqestra.worker.outgoing import Outgoing, attempt_of, message_of
 from orqestra.worker.results import Unacknowledged
 from orqestra.worker.shell import Shell
 from orqestra.worker.slots import Occupied, Slots
+from orqestra.worker.supervised import Live, Supervisor
 
 STREAMS: Final = {1: STREAM_STDOUT, 2: STREAM_STDERR}
 
@@ -168,7 +168,7 @@ class Jobs:
         reports = supervisor.reports()
         if self.logs.followed:
             for attempt, live in self._commands.live(reports):
-                self._wrote(attempt, live.stream, live.offset, live.data)
+                self._wrote(attempt, live)
         for occupied, ended in self._commands.ends(reports):
             self._tell(occupied, ended)
         self._told()
@@ -211,10 +211,17 @@ class Jobs:
             case _:
                 assert_never(ended)
 
-    def _wrote(self, attempt: AttemptRef, stream: int, offset: int, data: bytes) -> None:
+    def _wrote(self, attempt: AttemptRef, live: Live) -> None:
         if attempt in self.logs.followed:
             self.logs.live(
-                LiveOutput(job_id=attempt.job_id, fence=attempt.fence, stream=STREAMS[stream], offset=offset, data=data)
+                LiveOutput(
+                    job_id=attempt.job_id,
+                    fence=attempt.fence,
+                    stream=STREAMS[live.stream],
+                    offset=live.offset,
+                    data=live.data,
+                    total=live.total,
+                )
             )
 
     def _forget(self, attempt: AttemptRef, *, keep_aside: bool = False) -> bool:

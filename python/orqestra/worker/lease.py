@@ -4,6 +4,7 @@ Times are seconds of a clock that goes on while the machine is suspended or the 
 and are taken before a message is sent: the server can only have heard it later, so its lease ends later.
 """
 
+import sys
 import time
 from typing import Final
 
@@ -64,4 +65,7 @@ def _patience_seconds(lease_seconds: float) -> float:
 
 def boot_seconds() -> float:
     """Return the time since the machine was started, suspended times included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    # The monotonic clock of macOS goes on while the machine is suspended, that of Linux does not.
+    return time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -132,7 +132,7 @@ class _Waiting:
         """Add a piece."""
         self._pieces.append(output)
         self._bytes += len(output.data)
-        self._total = max(self._total, output.offset + len(output.data))
+        self._total = max(self._total, output.total, output.offset + len(output.data))
         while self._bytes > STREAM_BYTES:
             self._bytes -= len(self._pieces.popleft().data)
 

@@ -4,11 +4,11 @@ import errno
 from dataclasses import dataclass
 from typing import Final
 
-from orqestra._dispatch import Exit
 from orqestra.model.limits import OUTPUT_CHUNK_BYTES, OUTPUT_HEAD_BYTES, OUTPUT_INLINE_BYTES
 from orqestra.model.report import Reason
 from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT, Stream
 from orqestra.v1.worker_pb2 import Assignment, Result
+from orqestra.worker.supervised import Exit
 
 # As a shell says it: there is no such program; there is one, but it can't be run.
 NOT_FOUND: Final = 127

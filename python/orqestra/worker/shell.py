@@ -4,10 +4,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from orqestra._dispatch import Command
 from orqestra.model.payload import ShellPayload, parse_shell
 from orqestra.v1.worker_pb2 import Assignment
 from orqestra.worker.environment import job_environment
+from orqestra.worker.supervised import Command
 from orqestra.worker.surroundings import Surroundings
 
 

@@ -4,12 +4,19 @@ A worker that lacks descriptors, memory, processes or disk takes no work until i
 second, then after twice as long each time, up to half a minute. The next job is the test.
 """
 
+import resource
 import time
 from collections.abc import Callable
 from typing import Final
 
+from orqestra.model.errors import StartFailed
+
 PAUSE_SECONDS: Final = 1.0
 PAUSE_MAX_SECONDS: Final = 30.0
+# Of a command the supervisor holds its process and its two pipes; while it starts, the other ends too.
+DESCRIPTORS_EACH: Final = 3
+# For everything else.
+DESCRIPTORS_BESIDES: Final = 100
 
 
 class Shortage:
@@ -38,3 +45,17 @@ class Shortage:
             return False
         self.health = ""
         return True
+
+
+def check_slots(slots: int) -> None:
+    """Raise StartFailed if this process and its children may not have the descriptors for so many commands."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return
+    needed = slots * DESCRIPTORS_EACH + DESCRIPTORS_BESIDES
+    if needed > most:
+        possible = (most - DESCRIPTORS_BESIDES) // DESCRIPTORS_EACH
+        raise StartFailed(
+            f"{slots} slots need {needed} descriptors and the hard limit is {most}: "
+            f"raise it (ulimit -Hn), or use --slots {max(possible, 1)}"
+        )

@@ -21,6 +21,9 @@ from orqestra._dispatch import Supervisor
 from orqestra.log import get_logger
 from orqestra.model.errors import StartFailed
 
+# Elsewhere `supervised` has another way, and nobody comes here.
+assert sys.platform == "linux"
+
 SOCKET: Final = "supervisor.sock"
 LOG: Final = "supervisor.log"
 # What a supervisor complains of is short; a log of this size is begun anew.

@@ -13,6 +13,8 @@ from tests.support.fifo import Fifo
 from tests.support.worker_peer import Peer, assignment, shell
 from tests.support.working import held, working
 
+pytestmark = pytest.mark.everywhere
+
 KIB = 1024
 Phase = pb.HeldAttempt.Phase
 

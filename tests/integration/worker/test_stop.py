@@ -16,6 +16,7 @@ KIB = 1024
 Phase = pb.HeldAttempt.Phase
 
 
+@pytest.mark.everywhere
 async def test_draining_hands_back_what_waits_and_delivers_what_runs(
     peer: Peer, tmp_path: Path, started: Fifo, gate: Fifo
 ) -> None:
@@ -43,6 +44,7 @@ async def test_draining_hands_back_what_waits_and_delivers_what_runs(
     assert code == 0
 
 
+@pytest.mark.everywhere
 async def test_after_the_drain_time_commands_are_ended_and_handed_back(
     peer: Peer, tmp_path: Path, started: Fifo
 ) -> None:
@@ -59,6 +61,7 @@ async def test_after_the_drain_time_commands_are_ended_and_handed_back(
     assert code == 0
 
 
+@pytest.mark.everywhere
 async def test_a_second_signal_does_not_wait(peer: Peer, tmp_path: Path, started: Fifo) -> None:
     async with working(peer, tmp_path, drain_seconds=600) as exit_code:
         session = await peer.welcomed()
@@ -75,6 +78,7 @@ async def test_a_second_signal_does_not_wait(peer: Peer, tmp_path: Path, started
     assert code == 0
 
 
+@pytest.mark.everywhere
 async def test_results_that_nobody_takes_make_the_worker_fail(peer: Peer, tmp_path: Path) -> None:
     async with working(peer, tmp_path, drain_seconds=0.3) as exit_code:
         session = await peer.welcomed()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from orqestra.model import limits
@@ -16,7 +17,7 @@ from orqestra.worker.jobs import Jobs
 from orqestra.worker.lease import Lease, boot_seconds
 from orqestra.worker.outgoing import attempt_of
 from orqestra.worker.shell import Shell
-from orqestra.worker.supervision import Supervision
+from orqestra.worker.supervised import Supervision
 from orqestra.worker.surroundings import Surroundings
 from tests.support.fifo import Fifo
 from tests.support.spooling import segments
@@ -105,6 +106,7 @@ async def handed_back(jobs: Jobs, count: int) -> list[int]:
     return found
 
 
+@pytest.mark.everywhere
 async def test_nothing_is_started_without_a_session(jobs: Jobs) -> None:
     jobs.accept([shell(1, "true"), assignment(2, type="noop")])
     assert phases(jobs) == {1: Phase.PHASE_RUNNING, 2: Phase.PHASE_QUEUED}
@@ -119,6 +121,7 @@ async def test_nothing_is_started_without_a_session(jobs: Jobs) -> None:
     assert phases(jobs) == {1: Phase.PHASE_FINISHED, 2: Phase.PHASE_FINISHED}
 
 
+@pytest.mark.everywhere
 async def test_a_slot_that_falls_free_between_two_sessions_stays_free(jobs: Jobs, tmp_path: Path) -> None:
     with Fifo(tmp_path / "started") as started, Fifo(tmp_path / "gate") as gate:
         jobs.lease = lease()
@@ -133,6 +136,7 @@ async def test_a_slot_that_falls_free_between_two_sessions_stays_free(jobs: Jobs
     assert await handed_back(jobs, 1) == [2]
 
 
+@pytest.mark.everywhere
 async def test_nothing_is_started_once_the_lease_may_be_over(jobs: Jobs) -> None:
     jobs.lease = lease(sent_seconds_ago=LEASE_SECONDS)
 
@@ -326,6 +330,7 @@ async def test_with_its_supervisor_everything_that_ran_is_lost_and_the_rest_goes
             await deleted(tmp_path)
 
 
+@pytest.mark.everywhere
 async def test_a_job_is_handed_back_when_the_machine_cannot_start_it(tmp_path: Path) -> None:
     async with working(tmp_path) as jobs:
         jobs.lease = lease()

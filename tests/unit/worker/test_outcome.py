@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orqestra._dispatch import Command, Exit, Supervisor
 from orqestra.model.limits import OUTPUT_CHUNK_BYTES, OUTPUT_HEAD_BYTES, OUTPUT_TAIL_BYTES
 from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT
 from orqestra.v1.worker_pb2 import Assignment, AttemptRef, Result
 from orqestra.worker.outcome import Finished, outcome, pieces
+from orqestra.worker.supervised import Command, Exit, Supervisor
 from tests.support.supervising import exits, run, shell, supervision
 
 ASSIGNMENT = Assignment(attempt=AttemptRef(job_id=1, fence=1, token=1), timeout_ms=50)
@@ -30,6 +30,7 @@ def finished(exit_: Exit, *, returning: bool = False) -> Finished:
     return ended
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
@@ -47,6 +48,7 @@ def test_a_command_ends_well_or_not(supervisor: Supervisor, script: str, expecte
         assert getattr(result, field) == getattr(expected, field)
 
 
+@pytest.mark.everywhere
 def test_a_timeout_counts_even_if_the_command_then_ends_well(supervisor: Supervisor) -> None:
     exit_ = run(supervisor, shell("trap 'exit 0' TERM; while :; do sleep 0.01; done", timeout_ms=50))
 
@@ -56,6 +58,7 @@ def test_a_timeout_counts_even_if_the_command_then_ends_well(supervisor: Supervi
     assert result.error == "ran longer than its timeout of 50 ms"
 
 
+@pytest.mark.everywhere
 def test_only_what_the_drain_ended_is_returned(supervisor: Supervisor) -> None:
     ended_by_itself = run(supervisor, shell("exit 0"))
     supervisor.start([Command(key=2, argv=[b"/bin/sleep", b"30"], env=[])])
@@ -68,6 +71,7 @@ def test_only_what_the_drain_ended_is_returned(supervisor: Supervisor) -> None:
     assert finished(ended_by_us, returning=False).result.reason == "cancelled"
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize(
     ("fields", "exit_code"),
     [
@@ -88,6 +92,7 @@ def test_a_job_that_cannot_be_run_fails_as_in_a_shell(
     assert result.error
 
 
+@pytest.mark.everywhere
 def test_small_output_travels_and_large_goes_ahead(supervisor: Supervisor) -> None:
     exit_ = run(supervisor, shell("head -c 8192 /dev/zero; head -c 8193 /dev/zero >&2"))
 

@@ -136,6 +136,8 @@ pub struct Live {
     pub offset: u64,
     /// The bytes.
     pub data: Vec<u8>,
+    /// How many bytes the stream had when this was taken.
+    pub total: u64,
 }
 
 /// All that waited.
@@ -249,13 +251,17 @@ impl Outbox {
             let live_stays = !waiting.streams.is_empty();
             (taken, live_stays)
         };
-        let live = std::mem::take(&mut waiting.streams);
-        let live = live.into_iter().flat_map(|((key, stream), pieces)| {
-            pieces.queue.into_iter().map(move |(offset, data)| Live {
+        let streams = std::mem::take(&mut waiting.streams).into_iter();
+        let live = streams.flat_map(|((key, stream), pieces)| {
+            let last = pieces.queue.back();
+            let total = last.map_or(0, |(offset, data)| offset + data.len() as u64);
+            let queue = pieces.queue.into_iter();
+            queue.map(move |(offset, data)| Live {
                 key,
                 stream,
                 offset,
                 data,
+                total,
             })
         });
         Reports {

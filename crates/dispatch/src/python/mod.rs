@@ -8,10 +8,13 @@
 
 mod backoff;
 mod bench;
+#[cfg(target_os = "linux")]
 mod command;
 mod matcher;
 mod outbox;
+#[cfg(target_os = "linux")]
 mod reports;
+#[cfg(target_os = "linux")]
 mod supervisor;
 
 use pyo3::exceptions::PyValueError;
@@ -29,14 +32,17 @@ mod _dispatch {
     use super::backoff::Backoff;
     #[pymodule_export]
     use super::bench::spawn_limit;
+    #[cfg(target_os = "linux")]
     #[pymodule_export]
     use super::command::Command;
     #[pymodule_export]
     use super::matcher::{Assignment, Demand, Matcher};
     #[pymodule_export]
     use super::outbox::{Outbox, Push};
+    #[cfg(target_os = "linux")]
     #[pymodule_export]
     use super::reports::{Exit, Gone, Live, Strays, Stuck};
+    #[cfg(target_os = "linux")]
     #[pymodule_export]
     use super::supervisor::{Supervisor, supervise};
 }

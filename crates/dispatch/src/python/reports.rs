@@ -93,6 +93,7 @@ pub struct Live {
     pub(super) stream: u8,
     pub(super) offset: u64,
     pub(super) data: Py<PyBytes>,
+    pub(super) total: u64,
 }
 
 #[pymethods]
@@ -103,6 +104,7 @@ impl Live {
             stream,
             offset,
             data,
+            ..
         } = self;
         format!(
             "Live({key}, stream {stream}, offset {offset}, {} bytes)",

@@ -230,6 +230,7 @@ impl Supervisor {
                     stream,
                     offset,
                     data,
+                    total,
                 } => {
                     let data = PyBytes::new(py, &data).unbind();
                     list.append(Live {
@@ -237,6 +238,7 @@ impl Supervisor {
                         stream,
                         offset,
                         data,
+                        total,
                     })?;
                 }
                 ToDaemon::Gone(key) => list.append(Gone { key })?,

@@ -221,10 +221,13 @@ impl Hub {
     }
 
     fn attach(&mut self, attach: &Attach) {
-        self.introduction.held = self.holdings.attach();
-        self.link
-            .put(&ToDaemon::Attached(self.introduction.clone()));
-        self.introduction.held = Vec::new();
+        let held = self.holdings.attach();
+        let introduction = self.introduction.clone();
+        let introduction = Attached {
+            held,
+            ..introduction
+        };
+        self.link.put(&ToDaemon::Attached(introduction));
         // It reads our protocol in the answer, and leaves.
         self.link.attached = attach.protocol == PROTOCOL;
         self.vigil.allow(attach.orphan_timeout);
@@ -263,17 +266,9 @@ impl Hub {
             .executor
             .reports(self.link.has_room() || !self.link.attached);
         self.live_stays = live_stays;
-        if !stuck.is_empty() {
-            self.link.put(&ToDaemon::Stuck(stuck));
-        }
-        if !strays.is_empty() {
-            let pids = strays.into_iter().map(|pid| pid as u32).collect();
-            self.link.put(&ToDaemon::Strays(pids));
-        }
+        self.link.note(stuck, strays);
         for piece in live {
-            let (key, stream, offset) = (piece.key, piece.stream, piece.offset);
-            self.link
-                .put(&ToDaemon::live(key, stream, offset, piece.data));
+            self.link.put(&ToDaemon::live(piece));
         }
         let mut records = Vec::new();
         for exit in exits {

@@ -83,6 +83,17 @@ impl Link {
         }
     }
 
+    /// Tells of commands that the kernel does not end, and of processes that belong to none.
+    pub fn note(&mut self, stuck: Vec<u64>, strays: Vec<i32>) {
+        if !stuck.is_empty() {
+            self.put(&ToDaemon::Stuck(stuck));
+        }
+        if !strays.is_empty() {
+            let pids = strays.into_iter().map(|pid| pid as u32);
+            self.put(&ToDaemon::Strays(pids.collect()));
+        }
+    }
+
     /// Writes what can be written now. False: the daemon is gone.
     pub fn flush(&mut self, poll: &Poll) -> bool {
         let Some(line) = &mut self.line else {

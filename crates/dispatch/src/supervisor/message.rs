@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::codec::{Decoder, Encoder, Malformed};
 use super::command::{command, put_command};
-use crate::executor::{Command, Stream, Window};
+use crate::executor::{Command, Live, Window};
 
 /// Raised whenever an older end would misread a frame.
 pub const PROTOCOL: u32 = 1;
@@ -82,6 +82,8 @@ pub enum ToDaemon {
         offset: u64,
         /// The bytes.
         data: Vec<u8>,
+        /// How many bytes the stream has.
+        total: u64,
     },
     /// What the supervisor suffers from; empty: nothing.
     Health(String),
@@ -220,12 +222,14 @@ impl ToDaemon {
                 stream,
                 offset,
                 data,
+                total,
             } => {
                 body.byte(2);
                 body.long(*key);
                 body.byte(*stream);
                 body.long(*offset);
                 body.bytes(data);
+                body.long(*total);
             }
             Self::Health(health) => {
                 body.byte(3);
@@ -265,6 +269,7 @@ impl ToDaemon {
                 stream: body.byte()?,
                 offset: body.long()?,
                 data: body.bytes()?.to_vec(),
+                total: body.long()?,
             },
             3 => Self::Health(body.text()?),
             4 => Self::Stuck(body.list(Decoder::long)?),
@@ -275,12 +280,13 @@ impl ToDaemon {
     }
 
     /// Live output, as the executor tells it.
-    pub(super) fn live(key: u64, stream: Stream, offset: u64, data: Vec<u8>) -> Self {
+    pub(super) fn live(live: Live) -> Self {
         Self::Live {
-            key,
-            stream: stream as u8,
-            offset,
-            data,
+            key: live.key,
+            stream: live.stream as u8,
+            offset: live.offset,
+            data: live.data,
+            total: live.total,
         }
     }
 }

@@ -127,12 +127,13 @@ fn to_daemon() -> impl Strategy<Value = ToDaemon> {
     prop_oneof![
         attached().prop_map(ToDaemon::Attached),
         (any::<u64>(), bytes()).prop_map(|(key, record)| ToDaemon::Exit { key, record }),
-        (any::<(u64, u8, u64)>(), bytes()).prop_map(|((key, stream, offset), data)| {
+        (any::<(u64, u8, u64, u64)>(), bytes()).prop_map(|((key, stream, offset, total), data)| {
             ToDaemon::Live {
                 key,
                 stream,
                 offset,
                 data,
+                total,
             }
         }),
         any::<String>().prop_map(ToDaemon::Health),
