@@ -37,7 +37,7 @@ __all__ = [
 class Matcher:
     """Which session gets which job: strict priority is Redis' part, fairness and credits are this one's.
 
-    The credits of a session are its slots, plus the jobs it finished in the last 50 ms (at most 256),
+    The credits of a session are its slots, plus the jobs it finished in the last 80 ms (at most 256),
     minus the jobs it has; none with 0 slots. A profile is the sessions with the same queues and the
     same labels; it serves the lanes of its queues whose required labels it has. With `pack`, one
     session is filled before the next; else jobs go round the sessions with credit.

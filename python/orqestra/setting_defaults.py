@@ -1,12 +1,13 @@
 """Defaults of settings that depend on the machine or on other settings: each is found from the environment."""
 
 import os
+import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from orqestra.model.limits import SLOTS_MAX
+from orqestra.model.limits import SLOT_DESCRIPTORS, SLOTS_MAX, WORKER_DESCRIPTORS
 
 GRPC: Final = "127.0.0.1:50051"
 SLOTS_PER_CPU: Final = 4
@@ -20,8 +21,10 @@ def servers(environ: Mapping[str, str]) -> str:
 
 
 def slots(_environ: Mapping[str, str]) -> str:
-    """Return four times the CPUs that this process may use, which may be fewer than the machine has."""
-    return str(min(SLOTS_PER_CPU * _cpus(), SLOTS_MAX))
+    """Return four times the CPUs that this process may use, as far as its descriptors last for so many."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    by_descriptors = SLOTS_MAX if most == resource.RLIM_INFINITY else (most - WORKER_DESCRIPTORS) // SLOT_DESCRIPTORS
+    return str(max(1, min(SLOTS_PER_CPU * _cpus(), by_descriptors, SLOTS_MAX)))
 
 
 def state_dir(environ: Mapping[str, str]) -> str:

@@ -61,6 +61,9 @@ PREVIOUS_OUTPUT_BYTES: Final = 64 * KIB
 
 # Workers
 SLOTS_MAX: Final = 10_000
+# Of a command the supervisor holds its process and its two pipes; the others are for everything else.
+SLOT_DESCRIPTORS: Final = 3
+WORKER_DESCRIPTORS: Final = 100
 WORKER_QUEUES: Final = 64
 
 # Workflows

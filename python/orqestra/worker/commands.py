@@ -3,7 +3,9 @@
 A supervisor is handed in by `attach`, and again after `lost`; in between there are no commands.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from orqestra.failpoint import Point, reached
@@ -13,7 +15,16 @@ from orqestra.model.job import JobType
 from orqestra.model.report import AttemptRef
 from orqestra.v1.worker_pb2 import Assignment
 from orqestra.worker.logs import Offsets
-from orqestra.worker.outcome import NOT_FOUND, NOT_RUNNABLE, Finished, HandBack, failure, outcome
+from orqestra.worker.outcome import (
+    DRAINING,
+    NO_SLOT,
+    NOT_FOUND,
+    NOT_RUNNABLE,
+    Finished,
+    HandBack,
+    failure,
+    outcome,
+)
 from orqestra.worker.outgoing import attempt_of
 from orqestra.worker.shell import Shell
 from orqestra.worker.shortage import Shortage
@@ -21,6 +32,8 @@ from orqestra.worker.slots import Fate, Occupied, Slots
 from orqestra.worker.supervised import Command, Exit, Gone, Live, Strays, Stuck, Supervisor
 
 FROM_START: Final = (0, 0)
+# How long something may wait here for a slot, while another worker may have one.
+LATE_SECONDS: Final = 1.0
 
 log = get_logger(__name__)
 
@@ -28,9 +41,10 @@ log = get_logger(__name__)
 class Commands:
     """Hands commands over, and says what became of them. Everything returns at once."""
 
-    def __init__(self, slots: Slots, shell: Shell) -> None:
+    def __init__(self, slots: Slots, shell: Shell, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.supervisor: Supervisor | None = None
         self.shortage = Shortage()
+        self._monotonic = monotonic
         self._slots = slots
         self._shell = shell
         self._until_us = -1
@@ -38,6 +52,9 @@ class Commands:
         self._kept: dict[AttemptRef, int] = {}
         # Those that it need not keep any more, until it is told so.
         self._forgotten: list[int] = []
+        # What was handed over, and when: oldest first.
+        self._handed_over: deque[tuple[float, int]] = deque()
+        self._withdrawn = NO_SLOT
 
     @property
     def unfit(self) -> str:
@@ -91,6 +108,8 @@ class Commands:
                 failed.append((self._slots.vacate(key), prepared))
         reached(Point.ACCEPTED)
         self.supervisor.start(commands)
+        now = self._monotonic()
+        self._handed_over.extend((now, command.key) for command in commands)
         for key, each in occupied:
             if each.attempt in followed:
                 self.supervisor.follow(key, *FROM_START)
@@ -123,8 +142,21 @@ class Commands:
 
     def withdraw(self) -> None:
         """Have none start any more: those that have not are handed back."""
-        if self.supervisor is not None:
+        self._withdrawn = DRAINING
+        if self._slots.running and self.supervisor is not None:
             self.supervisor.withdraw(list(self._slots.running))
+
+    def withdraw_late(self) -> None:
+        """Hand back what has waited for a second: it was meant to follow short commands, and these are not."""
+        until = self._monotonic() - LATE_SECONDS
+        late = []
+        while self._handed_over and self._handed_over[0][0] <= until:
+            _, key = self._handed_over.popleft()
+            if key in self._slots.running:
+                late.append(key)
+        if late and self.supervisor is not None:
+            # Those that have started are not touched by it, and are not asked for again.
+            self.supervisor.withdraw(late)
 
     def return_all(self) -> None:
         """End all, with TERM; what does not end by itself first is handed back."""
@@ -204,7 +236,13 @@ class Commands:
         occupied = self._slots.vacate(exit_.key)
         # Of a command that an earlier daemon made to end nobody knows why; a cancel is known to the server.
         returning = occupied.fate is Fate.RETURN or occupied.adopted
-        ended = outcome(exit_, occupied.assignment, returning=returning, cancelled=occupied.cancelled)
+        ended = outcome(
+            exit_,
+            occupied.assignment,
+            returning=returning,
+            cancelled=occupied.cancelled,
+            withdrawn=self._withdrawn,
+        )
         if isinstance(ended, HandBack) and ended.shortage:
             log.warning("job handed back", job_id=occupied.attempt.job_id, reason=ended.reason)
             self.shortage.met(ended.reason)

@@ -175,7 +175,8 @@ class Jobs:
         return not supervisor.closed
 
     def look(self) -> bool:
-        """Look at the time. Return whether the slots or the health that are offered may have changed."""
+        """Look at the time, each second. Return whether the slots or the health that are offered may have changed."""
+        self._commands.withdraw_late()
         return self._commands.shortage.look()
 
     def drain(self) -> None:

@@ -13,8 +13,9 @@ from orqestra.worker.supervised import Exit
 # As a shell says it: there is no such program; there is one, but it can't be run.
 NOT_FOUND: Final = 127
 NOT_RUNNABLE: Final = 126
-# Why what waits is handed back.
+# Why what waits is handed back: the worker ends, or all its slots are taken by what lasts.
 DRAINING: Final = "draining"
+NO_SLOT: Final = "no slot"
 # What the machine lacked, and where it failed before the command was even tried: another worker, or this
 # one later, may do better.
 MACHINE_STAGES: Final = frozenset({"directory", "stdin", "pipe", "fork", "setup"})
@@ -46,17 +47,19 @@ class HandBack:
     shortage: bool = False
 
 
-def outcome(exit_: Exit, assignment: Assignment, *, returning: bool, cancelled: bool = False) -> Finished | HandBack:
+def outcome(
+    exit_: Exit, assignment: Assignment, *, returning: bool, cancelled: bool = False, withdrawn: str = DRAINING
+) -> Finished | HandBack:
     """Return what is told of a command that ended.
 
     `returning`: if it was made to end, that was by the drain, or nobody knows why. `cancelled`: the server
-    wanted it to end.
+    wanted it to end. `withdrawn`: why it was taken back, if it had not started.
     """
     reason = Reason(exit_.reason)
     if exit_.stage in MACHINE_STAGES or (exit_.stage == "exec" and exit_.errno in SHORTAGES):
         return HandBack(reason=f"spawn: {exit_.error}", shortage=True)
     if reason is Reason.CANCELLED and not exit_.started_at_us and not cancelled:
-        return HandBack(reason=DRAINING)
+        return HandBack(reason=withdrawn)
     ended_by_us = reason in {Reason.CANCELLED, Reason.KILLED_AFTER_GRACE} and not exit_.timed_out
     returned = exit_.stage == "watch" or (returning and ended_by_us)
     result = Result(

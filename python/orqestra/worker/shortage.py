@@ -10,13 +10,10 @@ from collections.abc import Callable
 from typing import Final
 
 from orqestra.model.errors import StartFailed
+from orqestra.model.limits import SLOT_DESCRIPTORS, WORKER_DESCRIPTORS
 
 PAUSE_SECONDS: Final = 1.0
 PAUSE_MAX_SECONDS: Final = 30.0
-# Of a command the supervisor holds its process and its two pipes; while it starts, the other ends too.
-DESCRIPTORS_EACH: Final = 3
-# For everything else.
-DESCRIPTORS_BESIDES: Final = 100
 
 
 class Shortage:
@@ -52,9 +49,9 @@ def check_slots(slots: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY:
         return
-    needed = slots * DESCRIPTORS_EACH + DESCRIPTORS_BESIDES
+    needed = slots * SLOT_DESCRIPTORS + WORKER_DESCRIPTORS
     if needed > most:
-        possible = (most - DESCRIPTORS_BESIDES) // DESCRIPTORS_EACH
+        possible = (most - WORKER_DESCRIPTORS) // SLOT_DESCRIPTORS
         raise StartFailed(
             f"{slots} slots need {needed} descriptors and the hard limit is {most}: "
             f"raise it (ulimit -Hn), or use --slots {max(possible, 1)}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from tests.property.oracles.outbox import split
 
-PREFETCH_WINDOW_MS = 50
+PREFETCH_WINDOW_MS = 80
 PREFETCH_MAX = 256
 
 Kind = tuple[frozenset[str], frozenset[str]]

@@ -1,10 +1,10 @@
 //! How many more jobs one session may be given.
 
 /// For how long a finished job counts towards the prefetch. The next Assign message is under way for
-/// about a round trip, and a worker gathers the ends of commands for up to 20 ms; 50 ms covers both
+/// about a round trip, and a worker gathers the ends of commands for up to 30 ms; 80 ms covers both
 /// within a region and is far below what a person notices if the prefetched job has to wait for a slot
-/// after all.
-pub const PREFETCH_WINDOW_MS: i64 = 50;
+/// after all; what waits for a second is handed back.
+pub const PREFETCH_WINDOW_MS: i64 = 80;
 
 /// The most jobs sent beyond the slots of a session: a quarter of the largest batch, which bounds
 /// what goes back when a session breaks.

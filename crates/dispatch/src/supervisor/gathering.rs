@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 /// From one taking to the next.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(30);
 
 /// When the executor is asked next.
 #[derive(Default)]

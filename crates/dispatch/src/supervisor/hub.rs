@@ -81,9 +81,7 @@ impl Hub {
             live_stays: false,
             told_health: String::new(),
         };
-        if let Some(line) = line {
-            hub.connected(line)?;
-        }
+        line.map_or(Ok(()), |line| hub.connected(line))?;
         Ok(hub)
     }
 

@@ -1,0 +1,59 @@
+"""What waits for a slot, which commands that last do not give up."""
+
+from pathlib import Path
+
+from orqestra.worker.commands import LATE_SECONDS, Commands
+from orqestra.worker.outcome import NO_SLOT, Finished, HandBack
+from orqestra.worker.outgoing import attempt_of
+from orqestra.worker.shell import Shell
+from orqestra.worker.slots import Slots
+from orqestra.worker.supervised import Supervisor
+from orqestra.worker.surroundings import Surroundings
+from tests.support.fifo import Fifo
+from tests.support.supervising import exits, supervision
+from tests.support.worker_peer import shell
+
+
+class Time:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_waits_for_a_second_is_handed_back_and_what_runs_is_not(tmp_path: Path) -> None:
+    clock, slots = Time(), Slots(1)
+    commands = Commands(slots, Shell({b"PATH": b"/usr/bin:/bin"}, tmp_path / "jobs", Surroundings()), monotonic=clock)
+    with supervision(tmp_path) as kept, Fifo(tmp_path / "go") as go:
+        # given one slot, a command that has it and one that waits behind it
+        supervisor = kept.open()
+        commands.attach(supervisor, ())
+        commands.allow(clock.now * 1e6)
+        jobs = [shell(1, f"read _ < {go}"), shell(2, "true")]
+        for job in jobs:
+            slots.wait(attempt_of(job.attempt), job)
+        assert commands.hand_over(frozenset()) == []
+
+        # when a second is not over yet, and then it is
+        clock.now += LATE_SECONDS / 2
+        commands.withdraw_late()
+        clock.now += LATE_SECONDS
+        commands.withdraw_late()
+
+        # then the one is handed back, and the other ends as it would have
+        back = _next_end(commands, supervisor)
+        assert back == (2, HandBack(reason=NO_SLOT))
+        go.release()
+        job_id, finished = _next_end(commands, supervisor)
+        assert job_id == 1
+        assert isinstance(finished, Finished)
+        assert finished.result.ok
+
+
+def _next_end(commands: Commands, supervisor: Supervisor) -> tuple[int, Finished | HandBack]:
+    (ended,) = commands.ends(exits(supervisor, 1))
+    occupied, told = ended
+    return occupied.attempt.job_id, told
