@@ -12,7 +12,7 @@ from tests.support.raw_worker import RawStream, Verdict, good, held
 from tests.support.server import RunningServer, Sql
 
 # Fast finishes may be followed by as many jobs ahead as were finished in the last 20 ms (the matcher's prefetch).
-SLOW_SECONDS = 0.04
+SLOW_SECONDS = 0.15
 DUE_WITHIN_MS = 100.0
 
 

@@ -45,7 +45,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Ready to `run`; `line` is the daemon that started this process.
+    /// Ready to `run`; `line`: the daemon that started us.
     pub fn new(begun: Begun, executor: Executor) -> io::Result<Self> {
         let Begun {
             spool,
@@ -219,12 +219,8 @@ impl Hub {
     }
 
     fn attach(&mut self, attach: &Attach) {
-        let held = self.holdings.attach();
-        let introduction = self.introduction.clone();
-        let introduction = Attached {
-            held,
-            ..introduction
-        };
+        let mut introduction = self.introduction.clone();
+        introduction.held = self.holdings.attach();
         self.link.put(&ToDaemon::Attached(introduction));
         // It reads our protocol in the answer, and leaves.
         self.link.attached = attach.protocol == PROTOCOL;
