@@ -167,7 +167,10 @@ impl Spawner {
             stdout: &to_stdout,
             stderr: &to_stderr,
         };
-        let entrance = group.map(|group| &group.entrance);
+        let entrance = group.map(Group::entrance).transpose();
+        let entrance =
+            entrance.map_err(|error| refused("fork", "cannot open its group", &error))?;
+        let entrance = entrance.as_ref();
         let child = child::start(program, &standard, entrance, &self.signals, &mut self.stack)
             .map_err(|refusal| explain(command, &refusal))?;
         let since_epoch = SystemTime::now()

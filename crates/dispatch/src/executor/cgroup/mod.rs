@@ -11,8 +11,8 @@
 
 mod discovery;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -41,15 +41,13 @@ struct State {
 
 /// The group of one command.
 pub struct Group {
-    /// The way in.
-    pub entrance: Entrance,
     path: PathBuf,
     limits: Limits,
-    /// Where the kernel tells the peak of its memory, and whether that is of this command alone.
-    peak: Option<File>,
+    /// Whether the kernel tells the peak of its memory, which can't be set back in all versions: then it
+    /// is one command's only.
+    has_peak: bool,
     /// How many members had been killed for want of memory before the command began.
     ooms: u64,
-    used: bool,
     killed: bool,
 }
 
@@ -72,7 +70,7 @@ impl Groups {
     /// Takes a group back. It is used again, or removed, as soon as it has no members.
     pub fn give_back(&self, group: Group, is_empty: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if group.killed {
+        if group.killed || group.has_peak {
             state.spent.push(group.path);
             state.spent.retain(|path| !remove(path));
         } else if is_empty {
@@ -118,20 +116,18 @@ impl Group {
         fs::create_dir(&path)?;
         // Who is short of memory ends as a whole, not by the one process that happens to be the largest.
         fs::write(path.join("memory.oom.group"), "1").ok();
-        let mut options = OpenOptions::new();
         Ok(Self {
-            entrance: entrance(&path)?,
             limits: Limits::default(),
-            peak: options
-                .read(true)
-                .write(true)
-                .open(path.join("memory.peak"))
-                .ok(),
+            has_peak: path.join("memory.peak").exists(),
             ooms: 0,
-            used: false,
             killed: false,
             path,
         })
+    }
+
+    /// The way in. Held only while a command starts: thousands may run.
+    pub fn entrance(&self) -> io::Result<Entrance> {
+        entrance(&self.path)
     }
 
     /// Whether its processes are counted.
@@ -167,13 +163,12 @@ impl Group {
 
     /// The peak of the memory of all members together; 0 where the kernel does not tell.
     pub fn peak_kb(&self) -> u64 {
-        let peak = self.peak.as_ref().and_then(|peak| {
-            let mut text = [0; 32];
-            let count = std::os::unix::fs::FileExt::read_at(peak, &mut text, 0).ok()?;
-            let text = std::str::from_utf8(&text[..count]).ok()?;
-            text.trim().parse::<u64>().ok()
-        });
-        peak.map_or(0, |bytes| bytes / 1024)
+        if !self.has_peak {
+            return 0;
+        }
+        let peak = fs::read_to_string(self.path.join("memory.peak"));
+        let bytes = peak.ok().and_then(|text| text.trim().parse::<u64>().ok());
+        bytes.map_or(0, |bytes| bytes / 1024)
     }
 
     fn prepare(&mut self, limits: &Limits) {
@@ -187,16 +182,6 @@ impl Group {
         if limits.memory_bytes.is_some() {
             self.ooms = self.count_ooms();
         }
-        // Before Linux 6.12 the peak can't be set back: then only the first command's is known.
-        if self.used
-            && self
-                .peak
-                .as_mut()
-                .is_some_and(|peak| peak.write(b"reset").is_err())
-        {
-            self.peak = None;
-        }
-        self.used = true;
     }
 
     fn limit(&self, file: &str, before: Option<u64>, now: Option<u64>) {
@@ -221,13 +206,8 @@ impl Group {
 
 /// The way into the group with this directory.
 fn entrance(path: &Path) -> io::Result<Entrance> {
-    let members = OpenOptions::new()
-        .write(true)
-        .open(path.join("cgroup.procs"))?;
-    Ok(Entrance {
-        directory: OwnedFd::from(File::open(path)?),
-        members: OwnedFd::from(members),
-    })
+    let directory = OwnedFd::from(File::open(path)?);
+    Ok(Entrance { directory })
 }
 
 /// The groups in the one with this directory.

@@ -88,8 +88,19 @@ pub struct Child {
 pub struct Entrance {
     /// Its directory.
     pub directory: OwnedFd,
+}
+
+impl Entrance {
     /// The list of its members, to be written to.
-    pub members: OwnedFd,
+    fn members(&self) -> io::Result<OwnedFd> {
+        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+        let directory = self.directory.as_raw_fd();
+        // SAFETY: the name is a C string; openat returns a new descriptor that nobody else owns.
+        unsafe {
+            let raw = libc::openat(directory, c"cgroup.procs".as_ptr(), flags);
+            super::checked(raw).map(|raw| OwnedFd::from_raw_fd(raw))
+        }
+    }
 }
 
 /// The step at which a start failed.
@@ -151,11 +162,18 @@ pub fn start(
         // SAFETY: callers have all signals blocked.
         unsafe { clone::clone_into(group.directory.as_raw_fd(), &order, stack) }
     });
-    let (pid, process) = in_group.unwrap_or_else(|| {
-        order.enter = group.map(|group| group.members.as_raw_fd());
+    let (pid, process) = if let Some(child) = in_group {
+        child
+    } else {
+        let members = group.map(Entrance::members).transpose();
+        let members = members.map_err(|error| Refusal {
+            step: Step::Fork,
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+        })?;
+        order.enter = members.as_ref().map(AsRawFd::as_raw_fd);
         // SAFETY: as above.
         unsafe { clone::clone(&order, stack) }
-    });
+    };
     if pid == -1 {
         return Err(Refusal {
             step: Step::Fork,
