@@ -11,7 +11,7 @@ from orqestra.v1.worker_pb2 import Assignment, AttemptRef, HeldAttempt, Results
 from tests.support.raw_worker import RawStream, Verdict, good, held
 from tests.support.server import RunningServer, Sql
 
-# Fast finishes may be followed by as many jobs ahead as were finished in the last 20 ms (the matcher's prefetch).
+# Fast finishes may be followed by as many jobs ahead as were finished in the last 80 ms (the matcher's prefetch).
 SLOW_SECONDS = 0.15
 DUE_WITHIN_MS = 100.0
 

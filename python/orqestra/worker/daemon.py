@@ -83,7 +83,7 @@ class Worker:
                 few descriptors for so many slots.
         """
         check_slots(self._options.slots)
-        identity = Identity.open(self._options.state_dir)
+        identity = Identity.open(self._options.state_dir, traversable=bool(self._options.surroundings.run_as))
         try:
             return await self._work(identity)
         finally:

@@ -23,6 +23,9 @@ from orqestra.model.errors import StartFailed
 NUMBER_BLOCK: Final = 100
 DIRECTORIES_MAX: Final = 1000
 PRIVATE: Final = 0o700
+PRIVATE_FILE: Final = 0o600
+# Others may pass through to what is theirs, and see nothing on the way.
+TRAVERSABLE: Final = 0o711
 
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,14 +50,19 @@ class Identity:
         self._number = kept.reserved
 
     @classmethod
-    def open(cls, state_dir: Path) -> Self:
+    def open(cls, state_dir: Path, *, traversable: bool = False) -> Self:
         """Lock the first free directory below `state_dir` and read or make the identity in it.
+
+        Traversable is it for commands that run as other users and reach their own folders in it.
 
         Raises:
             StartFailed: the directory can't be used, or what is kept in it can't be read.
         """
         try:
             index, directory, lock = _lock_directory(state_dir.absolute())
+            if traversable:
+                state_dir.chmod(TRAVERSABLE)
+                directory.chmod(TRAVERSABLE)
             identity = cls(directory, index, lock, _read(directory / "identity"))
         except OSError as error:
             raise StartFailed(
@@ -84,7 +92,7 @@ def _lock_directory(state_dir: Path) -> tuple[int, Path, int]:
         if not directory.exists():
             directory.mkdir(PRIVATE, exist_ok=True)
             _sync_directory(state_dir)
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -108,7 +116,7 @@ def _read(file: Path) -> _Kept:
 def _write(file: Path, kept: _Kept) -> None:
     """Replace the file; on return it survives a loss of power."""
     new = file.with_suffix(".new")
-    with new.open("wb") as stream:
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_FILE), "wb") as stream:
         stream.write(msgspec.json.encode(kept))
         stream.flush()
         os.fsync(stream.fileno())

@@ -34,14 +34,12 @@ class _Transfer:
 class Unacknowledged:
     """The results that the worker still owes, in the order in which the commands ended.
 
-    Nothing of a result is offered before it is released. It is ready once all its output is stored; it
-    never waits for another's. What was taken stays until it is acknowledged, or is offered again by
-    `offer_again`.
+    A result is ready once all its output is stored; it never waits for another's. What was taken stays until
+    it is acknowledged, or is offered again by `offer_again`.
     """
 
     def __init__(self) -> None:
         self._results: dict[AttemptRef, Result] = {}
-        self._unreleased: dict[AttemptRef, Finished] = {}
         self._ready: dict[AttemptRef, Result] = {}
         self._transfers: dict[AttemptRef, _Transfer] = {}
         self._outstanding_bytes = 0
@@ -56,18 +54,8 @@ class Unacknowledged:
         return iter(self._results)
 
     def add(self, attempt: AttemptRef, finished: Finished) -> None:
-        """Keep the end of an attempt and offer it at once."""
-        self.hold(attempt, finished)
-        self.release(attempt)
-
-    def hold(self, attempt: AttemptRef, finished: Finished) -> None:
-        """Keep the end of an attempt until it is acknowledged, and offer nothing of it yet."""
+        """Keep the end of an attempt until it is acknowledged, and offer it, its output first."""
         self._results[attempt] = finished.result
-        self._unreleased[attempt] = finished
-
-    def release(self, attempt: AttemptRef) -> None:
-        """Offer what is kept of an attempt, its output first."""
-        finished = self._unreleased.pop(attempt)
         if finished.ahead:
             unsent = {(piece.stream, piece.offset): piece for piece in finished.ahead}
             self._transfers[attempt] = _Transfer(unsent=unsent)
@@ -112,7 +100,6 @@ class Unacknowledged:
 
     def remove(self, attempt: AttemptRef) -> bool:
         """Forget an attempt: it is acknowledged, or nobody wants it. Return whether it was here."""
-        self._unreleased.pop(attempt, None)
         self._ready.pop(attempt, None)
         transfer = self._transfers.pop(attempt, None)
         if transfer is not None:
@@ -124,11 +111,7 @@ class Unacknowledged:
         for transfer in self._transfers.values():
             transfer.restart()
         self._outstanding_bytes = 0
-        self._ready = {
-            attempt: result
-            for attempt, result in self._results.items()
-            if attempt not in self._transfers and attempt not in self._unreleased
-        }
+        self._ready = {attempt: result for attempt, result in self._results.items() if attempt not in self._transfers}
 
 
 def store_output(result: Result, piece: Piece) -> StoreOutput:

@@ -165,7 +165,7 @@ class Supervision:
         with suppress(FileNotFoundError):
             if path.stat().st_size > LOG_BYTES:
                 path.unlink()
-        return path.open("ab")
+        return open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab")
 
     def _last_words(self) -> str:
         try:

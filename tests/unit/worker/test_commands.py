@@ -24,18 +24,19 @@ class Time:
         return self.now
 
 
-def test_what_waits_for_a_second_is_handed_back_and_what_runs_is_not(tmp_path: Path) -> None:
+async def test_what_waits_for_a_second_is_handed_back_and_what_runs_is_not(tmp_path: Path) -> None:
     clock, slots = Time(), Slots(1)
     commands = Commands(slots, Shell({b"PATH": b"/usr/bin:/bin"}, tmp_path / "jobs", Surroundings()), monotonic=clock)
-    with supervision(tmp_path) as kept, Fifo(tmp_path / "go") as go:
+    with supervision(tmp_path) as kept, Fifo(tmp_path / "started") as started, Fifo(tmp_path / "go") as go:
         # given one slot, a command that has it and one that waits behind it
         supervisor = kept.open()
         commands.attach(supervisor, ())
         commands.allow(clock.now * 1e6)
-        jobs = [shell(1, f"read _ < {go}"), shell(2, "true")]
+        jobs = [shell(1, f"echo > {started}; read _ < {go}"), shell(2, "true")]
         for job in jobs:
             slots.wait(attempt_of(job.attempt), job)
         assert commands.hand_over(frozenset()) == []
+        await started.line()
 
         # when a second is not over yet, and then it is
         clock.now += LATE_SECONDS / 2

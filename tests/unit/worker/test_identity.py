@@ -22,6 +22,16 @@ def test_the_identity_survives(tmp_path: Path) -> None:
     assert second.directory.stat().st_mode & 0o777 == 0o700
 
 
+def test_other_users_may_pass_through_if_commands_run_as_them(tmp_path: Path) -> None:
+    identity = Identity.open(tmp_path, traversable=True)
+    identity.next_number()
+    identity.close()
+
+    modes = {path.name: path.stat().st_mode & 0o777 for path in identity.directory.iterdir()}
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path, identity.directory)] == [0o711, 0o711]
+    assert modes == {"lock": 0o600, "identity": 0o600}
+
+
 def test_living_workers_have_directories_of_their_own(tmp_path: Path) -> None:
     one, two = Identity.open(tmp_path), Identity.open(tmp_path)
     one.next_number()

@@ -13,15 +13,13 @@ def ref(job_id: int) -> AttemptRef:
     return AttemptRef(job_id, 1, 1)
 
 
-def add(results: Unacknowledged, job_id: int, *, chunks: int = 0, inline: bytes = b"", release: bool = True) -> None:
+def add(results: Unacknowledged, job_id: int, *, chunks: int = 0, inline: bytes = b"") -> None:
     ahead = tuple(
         Piece(stream=STREAM_STDOUT, offset=number * OUTPUT_CHUNK_BYTES, data=bytes(OUTPUT_CHUNK_BYTES))
         for number in range(chunks)
     )
     result = Result(attempt=message_of(ref(job_id)), stdout=inline)
-    results.hold(ref(job_id), Finished(result=result, ahead=ahead))
-    if release:
-        results.release(ref(job_id))
+    results.add(ref(job_id), Finished(result=result, ahead=ahead))
 
 
 def taken(results: Unacknowledged) -> list[int]:
@@ -46,20 +44,6 @@ def test_a_result_is_offered_once_and_kept_until_it_is_acknowledged() -> None:
     assert results.remove(ref(1))
     assert not results.remove(ref(1))
     assert list(results) == [ref(2)]
-
-
-def test_what_is_not_released_is_kept_and_not_offered() -> None:
-    results = Unacknowledged()
-    add(results, 1, release=False)
-    add(results, 2, chunks=1, release=False)
-
-    results.offer_again()
-    assert (taken(results), take_all_output(results)) == ([], [])
-    assert list(results) == [ref(1), ref(2)]
-    results.release(ref(1))
-    results.release(ref(2))
-
-    assert (taken(results), len(take_all_output(results))) == ([1], 1)
 
 
 def test_a_new_stream_is_offered_all_that_was_not_acknowledged() -> None:

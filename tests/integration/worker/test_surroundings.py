@@ -1,0 +1,69 @@
+"""As whom and within which bounds commands run, with a whole worker."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from orqestra.v1.worker_pb2 import Assignment
+from orqestra.worker.surroundings import Surroundings
+from tests.support.worker_peer import Peer, assignment
+from tests.support.working import working
+
+NOBODY = "nobody"
+NOBODY_UID = 65534
+
+
+def payload(command: str, **fields: object) -> bytes:
+    return json.dumps({"command": command, **fields}).encode()
+
+
+async def run(peer: Peer, state: Path, job: Assignment, surroundings: Surroundings) -> tuple[bytes, str, str]:
+    """Run one job; return its output, why it ended and what is said of it."""
+    async with working(peer, state, state_dir=state, surroundings=surroundings):
+        session = await peer.welcomed()
+        await session.assign(job)
+        result = await session.result(job.attempt.job_id)
+    return result.stdout, result.reason, result.error
+
+
+async def test_a_job_runs_as_a_user_that_the_worker_allows(peer: Peer) -> None:
+    job = assignment(1, payload=payload("id -u; echo mine > $TMPDIR/file; cat $TMPDIR/file", run_as=NOBODY, cwd="/"))
+
+    # Not below pytest's own directory, through which nobody else may pass.
+    with tempfile.TemporaryDirectory() as state:
+        stdout, reason, error = await run(peer, Path(state), job, Surroundings(run_as=(NOBODY,)))
+
+    if os.geteuid() == 0:
+        assert (stdout, reason) == (f"{NOBODY_UID}\nmine\n".encode(), "exited"), error
+    else:
+        assert reason == "spawn_failed"
+
+
+async def test_a_user_that_the_worker_does_not_name_is_refused(peer: Peer, tmp_path: Path) -> None:
+    job = assignment(1, payload=payload("id -u", run_as=NOBODY))
+
+    stdout, reason, error = await run(peer, tmp_path, job, Surroundings(run_as=("backup",)))
+
+    assert (stdout, reason) == (b"", "spawn_failed")
+    assert error == "payload.run_as: 'nobody' is not among ORQESTRA_RUN_AS here: backup"
+
+
+async def test_ceilings_hold_for_who_asks_for_more_and_for_who_asks_for_nothing(peer: Peer, tmp_path: Path) -> None:
+    ceilings = {"open_files": 100, "nice": 5, "timeout": 60}
+    modest = assignment(1, payload=payload("ulimit -n; nice", limits={"open_files": 50}, nice=7))
+    greedy = assignment(2, payload=payload("ulimit -n; nice", limits={"open_files": 500}))
+
+    async with working(peer, tmp_path, surroundings=Surroundings(ceilings=ceilings)):
+        session = await peer.welcomed()
+        await session.assign(modest, greedy)
+        outputs = [(await session.result(job_id)).stdout for job_id in (1, 2)]
+
+    assert outputs == [b"50\n7\n", b"100\n5\n"]
+
+
+def test_a_timeout_is_the_shorter_of_both() -> None:
+    none, hour = Surroundings(), Surroundings(ceilings={"timeout": 3600})
+
+    assert (none.timeout_ms(0), none.timeout_ms(5)) == (0, 5)
+    assert (hour.timeout_ms(0), hour.timeout_ms(5), hour.timeout_ms(10**9)) == (3_600_000, 5, 3_600_000)
