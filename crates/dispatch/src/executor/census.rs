@@ -1,10 +1,18 @@
 //! The processes of this machine, as `/proc` shows them at one moment.
 
-use std::fs;
+use std::time::Duration;
+use std::{fs, thread};
 
 use hashbrown::HashMap;
 
 use crate::sys::process;
+
+/// How often, and how far apart, a process is looked at that is between two programs.
+const LOOKS: usize = 50;
+const BETWEEN_LOOKS: Duration = Duration::from_micros(100);
+/// Where `fields` has the bytes of virtual memory and the address at which the environment ends.
+const MEMORY: usize = 20;
+const ENVIRONMENT_END: usize = 48;
 
 /// One process. Its number may belong to another soon; number and start together never do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +60,11 @@ impl Census {
 /// killed. One round, which is enough for what does not fork all the time.
 pub fn kill_marked(mark: &[u8]) {
     for process in Census::take().all() {
-        let environment = process.environment();
-        if process.lives && environment.windows(mark.len()).any(|at| at == mark) {
+        let marked = || {
+            let environment = process.environment();
+            environment.windows(mark.len()).any(|at| at == mark)
+        };
+        if process.lives && marked() {
             process.signal(libc::SIGKILL);
         }
     }
@@ -83,7 +94,26 @@ impl Process {
 
     /// Its environment, as it was when its program began; empty if that is not for us to see.
     pub fn environment(&self) -> Vec<u8> {
-        fs::read(format!("/proc/{}/environ", self.pid)).unwrap_or_default()
+        let path = format!("/proc/{}/environ", self.pid);
+        match fs::read(&path) {
+            Ok(environment) if environment.is_empty() => {}
+            visible => return visible.unwrap_or_default(),
+        }
+        // Empty it may be, or it is not there yet: whoever executes another program is without for a moment.
+        for _ in 0..LOOKS {
+            if !self.is_between_programs() {
+                break;
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        fs::read(&path).unwrap_or_default()
+    }
+
+    /// Whether it has memory, and in it no place for an environment yet.
+    fn is_between_programs(&self) -> bool {
+        let stat = fs::read(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let number = |index: usize| Some(fields(&stat)?.get(index)?.parse::<u64>().ok()? > 0);
+        (number(MEMORY), number(ENVIRONMENT_END)) == (Some(true), Some(false))
     }
 
     /// Sends it a signal, if the number still is its own. Whether it was sent.
@@ -97,12 +127,8 @@ impl Process {
 
     /// A line of `/proc/PID/stat`.
     fn parse(stat: &[u8]) -> Option<Self> {
-        // The name of the program, in parentheses, may hold spaces and parentheses of its own.
-        let name_end = stat.iter().rposition(|&byte| byte == b')')?;
-        let (head, rest) = (stat.get(..name_end)?, stat.get(name_end + 2..)?);
-        let pid = head.split(|&byte| byte == b' ').next()?;
-        let rest = std::str::from_utf8(rest).ok()?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let pid = stat.split(|&byte| byte == b' ').next()?;
+        let fields = fields(stat)?;
         let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
         // A process whose first thread has ended looks like a zombie while others go on.
         let ended = matches!(*fields.first()?, "Z" | "X" | "x");
@@ -117,8 +143,18 @@ impl Process {
     }
 }
 
+/// The fields of a line of `/proc/PID/stat` that follow the name of the program.
+fn fields(stat: &[u8]) -> Option<Vec<&str>> {
+    // The name, in parentheses, may hold spaces and parentheses of its own.
+    let name_end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(name_end + 2..)?).ok()?;
+    Some(rest.split_ascii_whitespace().collect())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -142,6 +178,26 @@ mod tests {
             Process::parse(line.as_bytes()).expect("a line").lives
         };
         assert_eq!((zombie(1), zombie(2)), (false, true));
+    }
+
+    #[test]
+    fn an_environment_is_seen_however_often_programs_are_executed() {
+        // A shell that replaces itself again and again, and so is between two programs much of the time.
+        let again = r#"test "$1" -gt 0 && exec sh -c "$0" "$0" $(($1 - 1)); read _"#;
+        let mut shell = Command::new("sh")
+            .args(["-c", again, again, "1000"])
+            .env_clear()
+            .env("MARK", "here")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let seen = Process::look(shell.id() as i32).expect("it lives");
+        for _ in 0..1000 {
+            let environment = seen.environment();
+            assert!(environment.windows(9).any(|at| at == b"MARK=here"));
+        }
+        drop(shell.stdin.take());
+        shell.wait().expect("it ends");
     }
 
     #[test]
