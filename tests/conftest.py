@@ -5,6 +5,7 @@ that production has, except that Postgres does not wait for the disk.
 """
 
 import itertools
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from orqestra.embedded.redis import EmbeddedRedis
 from tests.support.databases import fresh_database, make_template
 
 _namespaces = itertools.count(1)
+
+# A shell that starts the tests in the background lets them ignore it, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from orqestra.rpc.lane import WINDOW_BYTES
+from orqestra.rpc.lane import PORTION_BYTES, WINDOW_BYTES
 from orqestra.setting_kinds import parse_address
 from orqestra.settings import Settings
 from orqestra.v1.jobs_pb2 import GetOutputRequest
@@ -126,12 +126,13 @@ async def test_only_what_was_granted_may_be_sent(server: RunningServer) -> None:
         assert await scene.lane.credit() == WINDOW_BYTES
         for number in range(WINDOW_BYTES // PIECE):
             await scene.lane.write(scene.job, number * PIECE, bytes(PIECE))
+        # Less than a portion may be kept back until more has come.
         granted = 0
-        while granted < WINDOW_BYTES:
+        while granted <= WINDOW_BYTES - PORTION_BYTES:
             granted += await scene.lane.credit()
-        for number in range(WINDOW_BYTES // PIECE):
+        for number in range(granted // PIECE):
             await scene.lane.write(scene.job, number * PIECE, bytes(PIECE))
-        await scene.lane.send(output={"stream": 1, "data": bytes(PIECE + 1)})
+        await scene.lane.send(output={"stream": 1, "data": bytes(WINDOW_BYTES + 1)})
 
         code, message = await scene.lane.end()
 

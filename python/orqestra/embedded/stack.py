@@ -173,9 +173,10 @@ class Stack:
                 group.create_task(self._keep_redis())
                 for part in (self.server, *self._workers):
                     group.create_task(part.keep())
-        except* StartFailed as failed:
-            raise failed.exceptions[0] from None
-        raise AssertionError("these tasks end by an exception only")
+        except* StartFailed as failures:
+            failed = failures.exceptions[0]
+        # Not from within: Python 3.11.2, which Debian has, would wrap it in a group again.
+        raise failed
 
     async def start_server(self) -> None:
         """Start the server, at first or again once it has ended; return when it is ready."""
@@ -236,12 +237,16 @@ class Stack:
             self._addresses[setting] = Reservation(parse_address(address), setting)
 
     async def _start_services(self) -> None:
+        failed: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.postgres.start())
                 group.create_task(self.redis.start())
-        except* StartFailed as failed:
-            raise failed.exceptions[0] from None
+        except* StartFailed as failures:
+            failed = failures.exceptions[0]
+        # Not from within: see `supervise`.
+        if failed is not None:
+            raise failed
 
     def _environment(self) -> dict[str, str]:
         """Return what the server and the workers, and other programs that want to join, must be told."""
