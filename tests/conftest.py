@@ -19,8 +19,9 @@ from tests.support.databases import fresh_database, make_template
 
 _namespaces = itertools.count(1)
 
-# A shell that starts the tests in the background lets them ignore it, and so would all that they start.
+# A shell that starts the tests in the background lets them ignore these, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
