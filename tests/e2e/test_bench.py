@@ -16,6 +16,7 @@ from orqestra.client import Client, JobFilter
 from orqestra.embedded.stack import Stack
 from orqestra.model.lifecycle import State
 from tests.support.processes import gone, processes_of
+from tests.support.waiting import until
 
 SECONDS = 60.0
 LOOK_SECONDS = 0.05
@@ -63,10 +64,8 @@ async def end(process: asyncio.subprocess.Process) -> tuple[int | None, str, str
 
 async def found(folder: Path, pattern: str) -> Path:
     """Wait until there is a file of that name; return it."""
-    async with asyncio.timeout(SECONDS):
-        while not (paths := files(folder, pattern)):
-            await asyncio.sleep(LOOK_SECONDS)
-    return paths[0]
+    await until(lambda: bool(files(folder, pattern)), SECONDS)
+    return files(folder, pattern)[0]
 
 
 def files(folder: Path, pattern: str) -> list[Path]:
