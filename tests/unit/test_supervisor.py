@@ -35,6 +35,8 @@ MB = 1 << 20
 # A supervisor that has run a thousand commands, and what a gigabyte of output may add.
 RSS_BYTES = 15 * MB
 OUTPUT_RSS_BYTES = 20 * MB
+# Signals 32 and 33: make lets its children ignore them, and no call of the C library, or of Python, undoes that.
+OF_THE_C_LIBRARY = 0b11 << 31
 
 
 @pytest.fixture
@@ -127,12 +129,16 @@ def test_commands_start_within_bounds_and_in_order(supervisor: Supervisor) -> No
 
 @pytest.mark.everywhere
 def test_a_child_of_the_supervisor_starts_afresh(supervisor: Supervisor) -> None:
-    status = run(supervisor, command(argv=[b"cat", b"/proc/self/status"])).stdout
-    for line in (b"Umask:\t0022", b"SigIgn:\t0000000000000000", b"SigBlk:\t0000000000000000"):
-        assert line in status
+    status = status_of_a_child(supervisor)
+    assert (status["Umask"], int(status["SigBlk"], 16)) == ("0022", 0)
+    assert int(status["SigIgn"], 16) & ~OF_THE_C_LIBRARY == 0
     script = "n=0; while [ $n -lt 99 ]; do [ -e /proc/$$/fd/$n ] && echo $n; n=$((n+1)); done"
     assert run(supervisor, shell(script)).stdout == b"0\n1\n2\n"
     assert run(supervisor, shell("yes | head -1")).stdout == b"y\n"
+
+
+def test_a_child_of_the_supervisor_ignores_no_signal_at_all(supervisor: Supervisor) -> None:
+    assert int(status_of_a_child(supervisor)["SigIgn"], 16) == 0
 
 
 @pytest.mark.everywhere
@@ -300,3 +306,9 @@ def test_what_asks_a_process_to_end_does_not_end_it(tmp_path: Path) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             os.kill(supervisor.pid, number)
         assert run(supervisor, shell("echo here")).stdout == b"here\n"
+
+
+def status_of_a_child(supervisor: Supervisor) -> dict[str, str]:
+    """Return what the kernel says of a command, by name."""
+    lines = run(supervisor, command(argv=[b"cat", b"/proc/self/status"])).stdout.decode().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
