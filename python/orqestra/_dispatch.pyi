@@ -8,36 +8,45 @@ Two packed formats, one entry after the other without separators:
     hint     25 bytes  lane as 8 lower-case hex digits, score digit (9 - priority), id as 16 hex digits
     delayed  38 bytes  due time in Unix ms as 13 decimal digits, then the hint
 
-`backoff` and `outbox` are namespaces: classes with static methods only.
+`backoff`, `outbox` and `wire` are namespaces: classes with static methods only. The messages that `wire` and
+its classes read and write are those of `proto/`; an attempt is a tuple of job, fence and token.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, Protocol, final
 
 __all__ = [
+    "Assigned",
     "Assignment",
+    "Attempts",
+    "Claimed",
     "Command",
     "Demand",
     "Exit",
     "Gone",
+    "Jobs",
     "Live",
     "Matcher",
+    "Owed",
     "Push",
+    "Results",
     "Strays",
     "Stuck",
+    "Successes",
     "Supervisor",
     "backoff",
     "outbox",
     "spawn_limit",
     "supervise",
+    "wire",
 ]
 
 @final
 class Matcher:
     """Which session gets which job: strict priority is Redis' part, fairness and credits are this one's.
 
-    The credits of a session are its slots, plus the jobs it finished in the last 80 ms (at most 256),
+    The credits of a session are its slots, plus the jobs it finished in the last 80 ms (at most 1000),
     minus the jobs it has; none with 0 slots. A profile is the sessions with the same queues and the
     same labels; it serves the lanes of its queues whose required labels it has. With `pack`, one
     session is filled before the next; else jobs go round the sessions with credit.
@@ -81,6 +90,18 @@ class Matcher:
         """The take after the last demand found these lanes empty.
 
         They are not asked again until they are woken. Those woken since that demand still are asked.
+        """
+
+    def found_partial(self, lanes: Sequence[int]) -> None:
+        """The take after the last demand found that Postgres holds more of these lanes than Redis.
+
+        That holds until they are woken.
+        """
+
+    def direct(self, lane: int, count: int, now_ms: int) -> list[int]:
+        """Take credit for at most `count` new jobs of a lane, and return the session of each.
+
+        Only of profiles for which nothing waits: no lane that they serve may have something or is partial.
         """
 
     def demand(self, now_ms: int, max_lanes: int = 64, max_hints: int = 1000) -> list[Demand]:
@@ -175,6 +196,219 @@ class Push:
     def delayed(self) -> bytes: ...
     @property
     def lanes(self) -> list[int]: ...
+
+@final
+class wire:
+    """Messages of the hot path. A `ValueError` says that bytes are no message at all."""
+
+    @staticmethod
+    def results(session_id: int, message: bytes, at_most: int = 1000) -> list[Results] | None:
+        """Return the results of a `WorkerMessage` of that session, in parts of at most so many; None: another one."""
+
+    @staticmethod
+    def result_acks(parts: Sequence[bytes]) -> bytes:
+        """Return the `ServerMessage` with the answers of `ResultAcks`, each part any number of them, encoded."""
+
+    @staticmethod
+    def assign(number: int, jobs: bytes) -> bytes:
+        """Return the `ServerMessage` that assigns jobs which `Claimed.encode` has encoded."""
+
+    @staticmethod
+    def assigned(message: bytes, *, apart: bool) -> Assigned | None:
+        """Return what a `ServerMessage` assigns; None: another one. `noop` jobs are told apart only if asked for."""
+
+    @staticmethod
+    def job_specs(field: int, shapes: Sequence[bytes], payloads: Sequence[bytes], keys: Sequence[str | None]) -> bytes:
+        """Return `JobSpec`s, an entry of each column for one, as that field of a request."""
+
+    @staticmethod
+    def jobs(request: bytes, field: int) -> Jobs:
+        """Return the `JobSpec`s in that field of a request. ValueError, too, if a key is no UTF-8."""
+
+@final
+class Results:
+    """Results that came in one message of one session."""
+
+    @property
+    def session_id(self) -> int:
+        """The session."""
+
+    def __len__(self) -> int: ...
+    def attempts(self) -> list[tuple[int, int, int]]:
+        """Return the attempts that ended."""
+
+    def others(self) -> list[bytes]:
+        """Return those that are no plain success, each a `Result`.
+
+        A plain success exited with 0, carries all its output, and nothing of it was killed or left behind.
+        """
+
+@final
+class Successes:
+    """The plain successes of many messages, for one statement: of each job the first."""
+
+    def __new__(cls, messages: Sequence[Results]) -> Successes: ...
+    def __len__(self) -> int: ...
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the parameters of `settle_completed`; a column of nothing but zeros or empty bytes is empty."""
+
+    def settle(
+        self, done: Sequence[int]
+    ) -> tuple[
+        list[tuple[int, bytes]], list[tuple[int, tuple[int, int, int], bytes, bytes, tuple[int, int, int, int]]]
+    ]:
+        """Split by the jobs that the statement has completed.
+
+        Returns the answers to their sessions, as parts for `wire.result_acks`, and all others: those that were
+        not done, and later ones of the same job. Of those: session, attempt, stdout, stderr, and usage as wall,
+        user and system time in microseconds and peak memory in kB.
+        """
+
+class _Row(Protocol):
+    def __getitem__(self, name: str, /) -> Any: ...
+
+@final
+class Claimed:
+    """Claimed jobs by session."""
+
+    def __new__(cls, columns: _Row) -> Claimed:
+        """Take the columns of `claim_jobs`. ValueError if their lengths differ."""
+
+    def __len__(self) -> int: ...
+    @property
+    def ids(self) -> list[int]:
+        """The jobs."""
+
+    @property
+    def session_ids(self) -> list[int]:
+        """The sessions that jobs were claimed for, each once."""
+
+    @property
+    def previous_ids(self) -> list[int]:
+        """The jobs whose output is given to those claimed."""
+
+    def attempts(self, session_id: int) -> list[tuple[int, int, int]]:
+        """Return what was claimed for a session."""
+
+    def refused(self, ids: Sequence[int], session_ids: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return those of the wanted jobs that were not claimed, and the session of each."""
+
+    def encode(self, session_id: int, previous: Mapping[int, bytes], most_jobs: int, most_bytes: int) -> list[bytes]:
+        """Return the jobs of a session for `wire.assign`, in messages of at most so many jobs and about so many bytes.
+
+        `previous` holds the outputs of `previous_ids`.
+        """
+
+@final
+class Attempts:
+    """A set of attempts."""
+
+    def __new__(cls) -> Attempts: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, attempt: tuple[int, int, int]) -> bool: ...
+    def all(self) -> list[tuple[int, int, int]]:
+        """Return them, in no order."""
+
+    def add(self, attempts: Sequence[tuple[int, int, int]]) -> None:
+        """Add attempts."""
+
+    def add_claimed(self, claimed: Claimed, session_id: int) -> None:
+        """Add what was claimed for a session."""
+
+    def remove(self, attempts: Sequence[tuple[int, int, int]]) -> int:
+        """Remove attempts; return how many of them were here."""
+
+    def remove_reported(self, results: Results) -> int:
+        """Remove the attempts that ended; return how many of them were here."""
+
+@final
+class Assigned:
+    """What a worker is assigned by one message."""
+
+    @property
+    def number(self) -> int:
+        """What the worker acknowledges."""
+
+    @property
+    def noops(self) -> list[tuple[int, int, int]]:
+        """Attempts at `noop` jobs that were told apart."""
+
+    @property
+    def noop_count(self) -> int:
+        """How many those are."""
+
+    @property
+    def others(self) -> list[bytes]:
+        """The others, each an `Assignment`."""
+
+@final
+class Owed:
+    """The results that a worker owes, in the order in which they came up, until they are acknowledged."""
+
+    def __new__(cls) -> Owed: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, attempt: tuple[int, int, int]) -> bool: ...
+    def attempts(self) -> list[tuple[int, int, int]]:
+        """Return the attempts, in order."""
+
+    def add(self, attempt: tuple[int, int, int], result: bytes, *, held_back: bool = False) -> None:
+        """Owe a `Result`, in place of an older one. If it is held back, it is not sent before `release`."""
+
+    def add_noops(self, assigned: Assigned, now_us: int) -> None:
+        """Owe the results of the `noop` jobs that were assigned; what is owed already is passed over."""
+
+    def release(self, attempt: tuple[int, int, int]) -> None:
+        """Let a result be sent that was held back."""
+
+    def take(self, most_jobs: int, most_bytes: int) -> bytes | None:
+        """Return the next `WorkerMessage` of results, of at most so many jobs and bytes, but of one at least.
+
+        None: all that may be sent was taken on this stream.
+        """
+
+    def offer_again(self) -> None:
+        """Begin a new stream: what was taken and not acknowledged is to be sent again."""
+
+    def remove(self, attempt: tuple[int, int, int]) -> bool:
+        """Owe a result no longer; return whether it was here."""
+
+    def acknowledge(self, message: bytes) -> list[tuple[tuple[int, int, int], int, bool]] | None:
+        """Owe nothing that a `ServerMessage` with `ResultAcks` answers; None: it is another one.
+
+        Returns the answers that matter to others: attempt, verdict and whether it was owed. Those are all but the
+        expected ones to `noop` jobs.
+        """
+
+@final
+class Jobs:
+    """The jobs of one request. A shape is all of a `JobSpec` but its payload and its key, encoded."""
+
+    def __len__(self) -> int: ...
+    @property
+    def number(self) -> int:
+        """The number of the request; 0 if it has none."""
+
+    @property
+    def shapes(self) -> list[bytes]:
+        """The shapes, each once."""
+
+    @property
+    def shape_of(self) -> list[int]:
+        """The index of each job's shape."""
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The payload of each job; empty where it has none."""
+
+    @property
+    def keys(self) -> list[str | None]:
+        """The key of each job; an empty list if none has one."""
+
+    def different(self) -> list[tuple[int, int, bytes]]:
+        """Return the first job of each different shape and payload: its index, its shape's, and the payload."""
+
+    def bad_key(self, most_chars: int) -> int | None:
+        """Return the first job whose key is longer than that or holds a control character."""
 
 @final
 class backoff:

@@ -14,6 +14,7 @@ from orqestra.engine.audit import Audit
 from orqestra.engine.cancels import Cancels
 from orqestra.engine.catalog import Catalog
 from orqestra.engine.core import Core
+from orqestra.engine.direct import DirectMatch
 from orqestra.engine.dispatcher import Dispatcher
 from orqestra.engine.expiry import Expiry
 from orqestra.engine.hellos import Hellos
@@ -96,7 +97,7 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     outputs = Outputs(core, sessions)
     live = Live(core, sessions)
     inventory = Inventory(core, sessions, dispatcher, settlement)
-    intake = Intake(core, lanes, relay)
+    intake = Intake(core, lanes, relay, DirectMatch(core.clock, sessions, relay, watch.changed))
     messages = Messages(core, wake_lanes=dispatcher.wake_lanes, cancelled=cancels.wake, changed=watch.changed_elsewhere)
     catalog = Catalog(settings.workflows_dir, core.clock)
     sessions.on_change(dispatcher.wake)

@@ -13,6 +13,7 @@ class Point(StrEnum):
 
     SUBMIT_BEFORE_TX = "submit.before_tx"
     SUBMIT_BEFORE_REPLY = "submit.after_commit_before_reply"
+    DIRECT_STORED = "direct.after_commit_before_send"
     RELAY_READ = "relay.after_read"
     RELAY_PUSHED = "relay.after_push_before_delete"
     PROMOTED = "promote.mid"

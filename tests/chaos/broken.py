@@ -5,8 +5,11 @@ and fails at once if that is not there any more: a mistake that was not made pro
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
+from orqestra._dispatch import Results, Successes
+from orqestra.engine.direct import DirectMatch
 from orqestra.engine.settlement import Settlement
 from orqestra.model.decision import Ending
 from orqestra.model.lifecycle import State
@@ -15,6 +18,7 @@ from orqestra.store import database, settling
 from orqestra.store.database import Row
 from orqestra.store.queries import Query, load_queries
 from orqestra.store.settling import Settled, Settling
+from orqestra.store.submitting import Batch, Direct
 
 # What holds a result back that is not the current attempt's.
 SETTLE_GUARD: Final = "(j.state, j.session_id, j.fence, j.token) ="
@@ -41,14 +45,22 @@ def no_fence() -> None:
 
 def ack_before_commit() -> None:
     """A result is acknowledged when it has come, and stored a moment later."""
-    settle = Settlement.settle
+    settle, settle_results = Settlement.settle, Settlement.settle_results
 
     def answer_and_settle(self: Settlement, reports: Sequence[Report]) -> None:
         told = [report for report in reports if report.ending in (Ending.SUCCEEDED, Ending.FAILED)]
         self._answer(told, [Verdict.ACCEPTED] * len(told))
         settle(self, reports)
 
+    def answer_and_settle_results(self: Settlement, results: Results) -> None:
+        acks, _ = Successes([results]).settle([job_id for job_id, _, _ in results.attempts()])
+        for session_id, part in acks:
+            if (session := self._sessions.get(session_id)) is not None:
+                session.peer.answer(part)
+        settle_results(self, results)
+
     _patch(Settlement, "settle", answer_and_settle)
+    _patch(Settlement, "settle_results", answer_and_settle_results)
 
 
 def no_guard() -> None:
@@ -81,6 +93,13 @@ def advance_outside_tx() -> None:
 def attempt_as_fence() -> None:
     """The number of the attempt stands for the fence: what was lost and claimed again looks the same."""
     _replace("claim_jobs", FENCE_RISES, "fence = j.attempt + 1, token = l.token - l.token")
+    match = DirectMatch.match
+
+    def match_without_tokens(self: DirectMatch, batch: Batch) -> Direct:
+        direct = match(self, batch)
+        return replace(direct, tokens=dict.fromkeys(direct.tokens, 0))
+
+    _patch(DirectMatch, "match", match_without_tokens)
 
 
 BUILDS: Final[dict[str, Callable[[], None]]] = {

@@ -76,6 +76,11 @@ async def submit_one(stage: Stage) -> None:
     await stage.clients.submit("sleep", "0.05")
 
 
+async def submit_soon(stage: Stage) -> None:
+    """Submit a job that is due a moment later: it goes by way of Redis and a claim, not directly."""
+    await stage.clients.submit("sleep", "0.05", delay_ms=1)
+
+
 async def submit_delayed(stage: Stage) -> None:
     """Submit a job that is due a little later."""
     await stage.clients.submit(delay_ms=400)
@@ -114,11 +119,12 @@ POINTS: Final = (
     KillPoint(number="K0", at=Point.SUBMIT_BEFORE_TX, provoke=submit_one, subset="S"),
     KillPoint(number="K1", at=Gate.SUBMIT, provoke=submit_one, subset="S PG"),
     KillPoint(number="K2", at=Point.SUBMIT_BEFORE_REPLY, provoke=submit_one, subset="S2"),
-    KillPoint(number="K3", at=Point.RELAY_READ, provoke=submit_one),
-    KillPoint(number="K4", at=Point.RELAY_PUSHED, provoke=submit_one, subset="R"),
-    KillPoint(number="K5", at=Point.TAKEN, provoke=submit_one, subset="S"),
-    KillPoint(number="K6", at=Gate.CLAIM, provoke=submit_one, subset="PG"),
-    KillPoint(number="K7", at=Point.CLAIMED, provoke=submit_one, victims=WITH_WORKERS, subset="S S2"),
+    KillPoint(number="K2", at=Point.DIRECT_STORED, provoke=submit_one, victims=WITH_WORKERS, subset="S W"),
+    KillPoint(number="K3", at=Point.RELAY_READ, provoke=submit_soon),
+    KillPoint(number="K4", at=Point.RELAY_PUSHED, provoke=submit_soon, subset="R"),
+    KillPoint(number="K5", at=Point.TAKEN, provoke=submit_soon, subset="S"),
+    KillPoint(number="K6", at=Gate.CLAIM, provoke=submit_soon, subset="PG"),
+    KillPoint(number="K7", at=Point.CLAIMED, provoke=submit_soon, victims=WITH_WORKERS, subset="S S2"),
     KillPoint(
         number="K8",
         at=Point.SENT,

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
+from orqestra._dispatch import wire
 from orqestra.engine.repairs import Repair
 from orqestra.rpc.deadlines import Deadlines
-from orqestra.rpc.peer import ACK_SECONDS, GOODBYE_SECONDS, StreamPeer
-from orqestra.v1 import worker_pb2
+from orqestra.rpc.peer import ACK_SECONDS, GOODBYE_SECONDS, Outbound, StreamPeer
 from tests.support.clock import ManualClock
 from tests.support.engine import Engine
 
@@ -45,7 +45,7 @@ async def test_only_the_session_of_a_worker_that_is_late_is_ended_and_counted(en
     writers = [asyncio.create_task(write_for_ever()) for _ in range(2)]
     before = engine.core.repairs.counts[Repair.WORKER_STUCK]
     with deadlines.kept(late, late_peer, writers[0]), deadlines.kept(punctual, punctual_peer, writers[1]):
-        late_peer.written(worker_pb2.ServerMessage(assign=worker_pb2.Assign(number=1)))
+        late_peer.written(Outbound(wire.assign(1, b""), 1))
         await clock.advance(ACK_SECONDS + 0.1)
 
         await deadlines.run_once()

@@ -1,28 +1,31 @@
 """Who is told what of live output when someone is slow, gone, or at another server."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from orqestra.engine import live as module
 from orqestra.engine.live import FOLLOWER_BYTES, Live
 from orqestra.model.live import LiveChunk
 from orqestra.queue.live import Wish
-from orqestra.store.database import Row
 from tests.support.engine import Engine, Worker, ref
+from tests.support.on_wire import claimed_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PIECE = 65536
 
 
-def chunk(row: Row, offset: int, data: bytes) -> LiveChunk:
+def chunk(row: Mapping[str, Any], offset: int, data: bytes) -> LiveChunk:
     return LiveChunk(job_id=row["id"], fence=row["fence"], stream=1, offset=offset, total=offset + len(data), data=data)
 
 
-async def given(engine: Engine) -> tuple[Live, Worker, Row]:
+async def given(engine: Engine) -> tuple[Live, Worker, Mapping[str, Any]]:
     """A running job that nobody follows yet."""
     worker = await engine.connect()
     row = await engine.running(worker)
-    engine.session(worker).give([row])
+    engine.session(worker).give(claimed_of([row]))
     return Live(engine.core, engine.sessions), worker, row
 
 

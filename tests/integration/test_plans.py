@@ -6,7 +6,7 @@ where the table is hardly larger than the batch may all of it be read, once; nev
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, cast
 
 import asyncpg
@@ -19,8 +19,7 @@ from orqestra.engine.outputs import PIECES
 from orqestra.model import limits
 from orqestra.model.decision import Ending
 from orqestra.model.lifecycle import State
-from orqestra.model.report import Report, Verdict
-from orqestra.store.database import Row
+from orqestra.model.report import Reason, Report, Verdict
 from orqestra.store.queries import load_queries
 from tests.support.databases import fresh_database
 from tests.support.engine import Engine, Worker, engine_on, failed, noop, piece, ref, succeeded
@@ -95,6 +94,7 @@ def values_of(name: str) -> dict[str, Any]:
         "claimable": CLAIMABLE,
         "waiting": CLAIMABLE,
         "running": State.RUNNING,
+        "exited": Reason.EXITED,
         "batch_bytes": limits.BATCH_BYTES,
         "output_bytes": limits.OUTPUT_HEAD_BYTES + limits.OUTPUT_TAIL_BYTES,
         "per_lane": BATCH,
@@ -180,7 +180,7 @@ async def busy(postgres: EmbeddedPostgres) -> AsyncIterator[Engine]:
         yield engine
 
 
-async def claimed(engine: Engine, worker: Worker, count: int = BATCH) -> list[Row]:
+async def claimed(engine: Engine, worker: Worker, count: int = BATCH) -> list[Mapping[str, Any]]:
     """Submit a batch and claim it."""
     jobs = [job_id or 0 for job_id in (await engine.store(*[noop()] * count)).ids]
     return await engine.claim(worker, *jobs)

@@ -1,9 +1,10 @@
 """Runs: a step's end and the next step's beginning are one transaction, whoever else is at work."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -40,7 +41,7 @@ async def steps(engine: Engine, run_id: int) -> list[Row]:
     return await engine.sql("SELECT * FROM jobs WHERE run_id = $1 ORDER BY id", run_id)
 
 
-async def claim_last(engine: Engine, worker: Worker, run_id: int) -> Row:
+async def claim_last(engine: Engine, worker: Worker, run_id: int) -> Mapping[str, Any]:
     """Claim the newest step of a run."""
     last = (await steps(engine, run_id))[-1]
     await engine.make_due(last["id"])
@@ -54,7 +55,7 @@ async def states(engine: Engine, run_id: int) -> tuple[str, list[str]]:
 
 
 @asynccontextmanager
-async def unfinished_settlement(engine: Engine, row: Row) -> AsyncIterator[None]:
+async def unfinished_settlement(engine: Engine, row: Mapping[str, Any]) -> AsyncIterator[None]:
     """Settle a success and hold back the commit until the end of the block."""
     async with engine.database.transaction() as statements:
         settling = Settling(statements, server_id=SERVER_ID, find_lane=engine.lanes.find_existing)

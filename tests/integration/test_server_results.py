@@ -16,11 +16,13 @@ from orqestra.v1.jobs_pb2 import (
     STATUS_RUNNING,
     CancelledJob,
 )
-from orqestra.v1.worker_pb2 import AttemptRef, HeldAttempt, Results
+from orqestra.v1.worker_pb2 import AttemptRef, HeldAttempt, Results, WorkerMessage
 from tests.support.raw_worker import Verdict, good, held
 from tests.support.server import RunningServer, Sql
 
 FAILED: dict[str, Any] = {"ok": False, "exit_code": 3}
+# A field that none of our messages has.
+LATER = b"\xa2\x06\x05later"
 AT_ONCE = jobs_pb2.Backoff(base_ms=0)
 
 
@@ -65,6 +67,23 @@ async def test_the_same_result_again_is_a_duplicate(server: RunningServer) -> No
     assert sorted(twice) == [Verdict.VERDICT_ACCEPTED, Verdict.VERDICT_DUPLICATE]
     assert again == after_reconnect == [Verdict.VERDICT_DUPLICATE]
     assert (await server.job(job_id)).stdout == b"1"
+
+
+async def test_what_a_later_worker_says_beside_its_results_is_passed_over(server: RunningServer) -> None:
+    await server.submit_many(2)
+    async with server.worker(slots=2) as worker:
+        stream = await worker.open()
+        jobs = await stream.assigned(2)
+        first, second = (WorkerMessage(results=Results(results=[good(job.attempt)])) for job in jobs)
+
+        await stream.send(first.SerializeToString() + LATER)
+        await stream.send(second.SerializeToString() + first.SerializeToString())
+        acks = [*(await stream.next("result_acks")).acks]
+        while len(acks) < 3:
+            acks += (await stream.next("result_acks")).acks
+
+    accepted = {ack.attempt.job_id for ack in acks if ack.verdict == Verdict.VERDICT_ACCEPTED}
+    assert accepted == {job.attempt.job_id for job in jobs}
 
 
 async def test_results_that_fit_nothing_get_their_verdict(server: RunningServer) -> None:

@@ -19,7 +19,8 @@ ANSWERS = [Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.STALE, Verdict.UNKNOWN]
 # A success
 
 
-async def test_a_success_is_stored_byte_for_byte(engine: Engine) -> None:
+@pytest.mark.parametrize(("written", "truncated"), [(len(ANY_BYTES), False), (999, True)])
+async def test_a_success_is_stored_byte_for_byte(engine: Engine, written: int, truncated: bool) -> None:
     row = await engine.running(await engine.connect())
 
     verdicts = await engine.settle(
@@ -27,9 +28,9 @@ async def test_a_success_is_stored_byte_for_byte(engine: Engine) -> None:
             row,
             stdout=ANY_BYTES,
             stderr=ANY_BYTES[::-1],
-            stdout_bytes=258,
-            stderr_bytes=999,
-            truncated=True,
+            stdout_bytes=len(ANY_BYTES),
+            stderr_bytes=written,
+            truncated=truncated,
             wall_us=1,
             user_us=2,
             system_us=3,
@@ -41,11 +42,26 @@ async def test_a_success_is_stored_byte_for_byte(engine: Engine) -> None:
     assert verdicts == [Verdict.ACCEPTED]
     assert (job["state"], job["attempt"], job["exit_code"], job["reason"]) == (State.COMPLETED, 1, 0, "exited")
     assert (job["stdout"], job["stderr"]) == (ANY_BYTES, ANY_BYTES[::-1])
-    assert (job["stdout_bytes"], job["stderr_bytes"], job["truncated"]) == (258, 999, True)
-    assert job["usage_us"] == [1, 2, 3, 4]
+    assert (job["stdout_bytes"], job["stderr_bytes"], job["truncated"]) == (len(ANY_BYTES), written, truncated)
+    # the slow way adds how many processes were killed and left
+    assert job["usage_us"] == [1, 2, 3, 4] + ([0, 0] if truncated else [])
     assert job["finished_at"] >= job["started_at"]
     assert await engine.attempts(row["id"]) == []
     assert engine.changed[-1] == row["id"]
+
+
+async def test_what_only_some_successes_of_a_batch_have_stays_with_them(engine: Engine) -> None:
+    worker = await engine.connect()
+    silent, loud, busy = [await engine.running(worker) for _ in range(3)]
+
+    await engine.settle(
+        succeeded(silent), succeeded(loud, stderr=b"e", stderr_bytes=1), succeeded(busy, system_us=7, max_rss_kb=2)
+    )
+
+    jobs = [await engine.job(row["id"]) for row in (silent, loud, busy)]
+    assert [(job["stdout"], job["stderr"]) for job in jobs] == [(b"", b""), (b"", b"e"), (b"", b"")]
+    assert [(job["stdout_bytes"], job["stderr_bytes"]) for job in jobs] == [(0, 0), (0, 1), (0, 0)]
+    assert [job["usage_us"] for job in jobs] == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 7, 2]]
 
 
 async def test_a_thousand_successes_are_settled_at_once(engine: Engine) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from orqestra.model.job import JobSpec
 from orqestra.model.retry import RetryPolicy
+from orqestra.model.submission import Submission
 from tests.support.engine import Engine, noop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -119,7 +120,7 @@ async def test_two_servers_with_the_same_keys_in_opposite_order_agree(engine: En
 
 
 async def test_batches_beyond_the_largest_statement_are_stored_all_or_none(engine: Engine) -> None:
-    answer = asyncio.create_task(engine.intake.submit([noop()] * 2500))
+    answer = asyncio.create_task(engine.intake.submit(Submission.of([noop()] * 2500)))
     await asyncio.sleep(0)
     await engine.intake.run_once()
     ids = await answer
@@ -127,7 +128,8 @@ async def test_batches_beyond_the_largest_statement_are_stored_all_or_none(engin
     assert ids == sorted(set(ids))
     assert len(ids) == 2500
 
-    refused = asyncio.create_task(engine.intake.submit([noop(key="lone")] + [noop()] * 1500 + [bad_for_postgres()]))
+    jobs = [noop(key="lone")] + [noop()] * 1500 + [bad_for_postgres()]
+    refused = asyncio.create_task(engine.intake.submit(Submission.of(jobs)))
     await asyncio.sleep(0)
     await engine.intake.run_once()
     with pytest.raises(Exception, match="Postgres refuses"):
@@ -137,7 +139,7 @@ async def test_batches_beyond_the_largest_statement_are_stored_all_or_none(engin
 
 async def test_only_the_guilty_caller_of_a_group_commit_gets_the_error(engine: Engine) -> None:
     calls = [[noop()], [noop(), noop()], [bad_for_postgres()], [noop()]]
-    answers = [asyncio.create_task(engine.intake.submit(jobs)) for jobs in calls]
+    answers = [asyncio.create_task(engine.intake.submit(Submission.of(jobs))) for jobs in calls]
     await asyncio.sleep(0)
 
     await engine.intake.run_once()
@@ -155,7 +157,7 @@ async def test_a_key_that_is_freed_meanwhile_does_not_store_others_twice(engine:
     )
     await engine.sql("CREATE TRIGGER free_key AFTER INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION free_key()")
     calls = [[noop(tags=("once",))], [noop(key="freed", queue="later")]]
-    answers = [asyncio.create_task(engine.intake.submit(jobs)) for jobs in calls]
+    answers = [asyncio.create_task(engine.intake.submit(Submission.of(jobs))) for jobs in calls]
     await asyncio.sleep(0)
 
     await engine.intake.run_once()

@@ -6,6 +6,7 @@ All of it is real but Redis, which is never connected to: hints end in the outbo
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from orqestra.clock import SystemClock
 from orqestra.engine.cancels import Cancels
 from orqestra.engine.claims import CLAIMABLE
 from orqestra.engine.core import Core
+from orqestra.engine.direct import DirectMatch
 from orqestra.engine.expiry import Expiry
 from orqestra.engine.hellos import Greeting, Hellos
 from orqestra.engine.intake import Intake
@@ -33,7 +35,8 @@ from orqestra.model.report import AttemptRef, OutputPiece, Reason, Report, Verdi
 from orqestra.queue.connection import connect
 from orqestra.queue.hints import Hints
 from orqestra.store.database import Database, Row
-from orqestra.store.submitting import PlacedJob, Stored, submit_jobs
+from orqestra.store.submitting import Batch, PlacedJob, Stored, submit_jobs
+from tests.support.on_wire import answers_of, is_plain, results_of, rows_of
 from tests.support.server import settings_for
 
 SERVER_ID = 7
@@ -55,13 +58,16 @@ class Peer:
     ended: list[str] = field(default_factory=list)
     follows: list[tuple[AttemptRef, tuple[int, int], bool]] = field(default_factory=list)
 
-    def assign(self, jobs: Sequence[Row], previous: Any) -> None:
+    def assign(self, jobs: bytes) -> None:
         raise AssertionError("tests of the store claim for themselves")
 
     def follow(self, attempt: AttemptRef, offsets: tuple[int, int], *, stop: bool) -> None:
         self.follows.append((attempt, offsets, stop))
 
-    def answer(self, verdicts: Sequence[tuple[AttemptRef, Verdict]]) -> None:
+    def answer(self, acks: bytes) -> None:
+        self.answer_each(answers_of(acks))
+
+    def answer_each(self, verdicts: Sequence[tuple[AttemptRef, Verdict]]) -> None:
         self.answers += verdicts
 
     def stored(self, attempt: AttemptRef, stream: int, offset: int, *, kept: bool) -> None:
@@ -112,7 +118,8 @@ class Engine:
         self.relay = Relay(self.core, lambda _lanes: None)
         self.hellos = Hellos(self.core, server_name="test", lease_ms=LEASE_MS)
         self.sessions = Sessions(self.core, Matcher(), self.hellos)
-        self.intake = Intake(self.core, self.lanes, self.relay)
+        direct = DirectMatch(clock, self.sessions, self.relay, self.changed.extend)
+        self.intake = Intake(self.core, self.lanes, self.relay, direct)
         self.settlement = Settlement(self.core, self.lanes, self.relay, self.sessions, self.changed.extend)
         self.cancels = Cancels(self.core, self.relay, self.sessions, self.changed.extend)
         self.outputs = Outputs(self.core, self.sessions)
@@ -124,7 +131,7 @@ class Engine:
         """Submit as one batch."""
         jobs = [PlacedJob(spec=spec, lane_id=await self.lanes.find(spec)) for spec in specs]
         async with self.database.connection() as statements:
-            return await submit_jobs(statements, jobs, server_id=SERVER_ID)
+            return await submit_jobs(statements, Batch.of(jobs), server_id=SERVER_ID)
 
     async def submit(self, **about: Any) -> int:
         """Submit one job that does nothing, and return its id."""
@@ -183,9 +190,9 @@ class Engine:
 
     async def claim(
         self, worker: Worker, *ids: int, token: int = 99, batch_bytes: int = limits.BATCH_BYTES
-    ) -> list[Row]:
+    ) -> list[Mapping[str, Any]]:
         """Claim jobs for a worker; return the rows that were."""
-        rows = await self.database.fetch(
+        [columns] = await self.database.fetch(
             "claim_jobs",
             ids=ids,
             session_ids=[worker.session_id] * len(ids),
@@ -194,18 +201,22 @@ class Engine:
             batch_bytes=batch_bytes,
             output_bytes=OUTPUT_BYTES,
         )
-        return sorted(rows, key=lambda row: row["id"])
+        return rows_of(columns)
 
-    async def running(self, worker: Worker, **about: Any) -> Row:
+    async def running(self, worker: Worker, **about: Any) -> Mapping[str, Any]:
         """Submit a job and claim it."""
         [row] = await self.claim(worker, await self.submit(**about))
         return row
 
     async def settle(self, *reports: Report) -> list[Verdict]:
-        """Settle one batch and return all answers, stream by stream."""
+        """Settle one batch and return all answers, stream by stream. What is plain comes as a stream brings it."""
         for peer in self._peers.values():
             peer.answers.clear()
-        self.settlement.settle(reports)
+        for (session_id, plain), part in groupby(reports, key=lambda each: (each.session_id, is_plain(each))):
+            if plain:
+                self.settlement.settle_results(results_of(session_id, part))
+            else:
+                self.settlement.settle(list(part))
         await self.settlement.run_once()
         return [verdict for peer in self._peers.values() for _, verdict in peer.answers]
 
@@ -265,18 +276,19 @@ def ref(row: Claimed) -> AttemptRef:
 def report(row: Claimed, ending: Ending, **about: Any) -> Report:
     """Return what the worker of a claimed row says of its end."""
     given = {"attempt": ref(row), "session_id": row["session_id"], "ending": ending, "reason": Reason.EXITED}
-    return Report(**{**given, **about})
+    exit_code = 0 if ending is Ending.SUCCEEDED else None
+    return Report(**{**given, "exit_code": exit_code, **about})
 
 
 def succeeded(row: Claimed, **about: Any) -> Report:
-    return report(row, Ending.SUCCEEDED, **{"exit_code": 0, **about})
+    return report(row, Ending.SUCCEEDED, **about)
 
 
 def failed(row: Claimed, **about: Any) -> Report:
     return report(row, Ending.FAILED, **{"exit_code": 1, **about})
 
 
-def returned(row: Row, **about: Any) -> Report:
+def returned(row: Claimed, **about: Any) -> Report:
     return report(row, Ending.RETURNED, **{"reason": Reason.RETURNED, **about})
 
 
@@ -285,7 +297,7 @@ def piece(row: Claimed, data: bytes, offset: int = 0, stream: int = 1) -> Output
     return OutputPiece(attempt=ref(row), session_id=row["session_id"], stream=stream, offset=offset, data=data)
 
 
-async def lose(engine: Engine, worker: Worker, row: Row, reason: str = "lapsed") -> Worker:
+async def lose(engine: Engine, worker: Worker, row: Claimed, reason: str = "lapsed") -> Worker:
     """Let the worker of a claimed row vanish and the sweep find it; return the worker on a new stream."""
     await engine.close(worker, reason)
     await engine.sweep()

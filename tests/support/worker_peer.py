@@ -63,9 +63,12 @@ class Session:
         """How many messages of a kind have arrived and were not taken."""
         return sum(message.WhichOneof("message") == kind for message in self._messages)
 
-    async def send(self, **message: Any) -> None:
+    async def send(self, later: bytes = b"", **message: Any) -> None:
+        """Send a message, and beside it fields of a later version."""
+        whole = pb.ServerMessage(**message)
+        whole.MergeFromString(later)
         async with self._writing:
-            await self._context.write(pb.ServerMessage(**message))
+            await self._context.write(whole)
 
     async def welcome(self, **welcome: Any) -> pb.Hello:
         """Answer Hello, and return it."""

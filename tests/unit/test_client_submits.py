@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from orqestra.client import Client, JobSpec, JobType, Patience, Receipt, RetryPolicy, shell_payload
-from orqestra.client.encode import encode_job
+from orqestra.client.encode import JobEncoder, request_of
 from orqestra.model.errors import InvalidInput, Unavailable
+from orqestra.v1 import jobs_pb2
 from tests.support.scripted_server import GUILTY, Fault, ScriptedJobs, serve
 
 
@@ -143,7 +144,7 @@ def test_a_job_says_everything_it_means() -> None:
         retries=RetryPolicy(max_retries=3),
         tags=("nightly",),
     )
-    message = encode_job(spec)
+    message = jobs_pb2.SubmitRequest.FromString(request_of(jobs_pb2.SubmitRequest, [JobEncoder().encode(spec)])).job
     assert message.payload == b'{"argv":["echo","hi"],"env":{"A":"b"},"cwd":"/tmp","stdin":"x"}'
     assert dict(message.labels) == {"gpu": "yes", "zone": "eu"}
     assert (message.max_retries, message.backoff.base_ms, message.grace_ms) == (3, 1000, 5000)
@@ -153,4 +154,4 @@ def test_a_job_says_everything_it_means() -> None:
 def test_text_that_is_no_unicode_is_refused(field: str) -> None:
     spec = JobSpec(type=JobType.NOOP, key="\udcff") if field == "key" else noop("\udcff", key=False)
     with pytest.raises(InvalidInput, match="not valid UTF-8"):
-        encode_job(spec)
+        JobEncoder().encode(spec)

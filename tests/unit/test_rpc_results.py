@@ -10,14 +10,14 @@ from orqestra.model.errors import InvalidInput
 from orqestra.model.report import AttemptRef, Reason
 from orqestra.rpc import results
 from orqestra.v1.jobs_pb2 import STREAM_STDERR
-from orqestra.v1.worker_pb2 import AssignNack, Result, Results, StoreOutput
+from orqestra.v1.worker_pb2 import AssignNack, Result, StoreOutput
 from orqestra.v1.worker_pb2 import AttemptRef as WireRef
 
 REF = WireRef(job_id=1, fence=2, token=3)
 
 
 def report(**result: Any) -> Any:
-    [only] = results.reports(9, Results(results=[Result(**{"attempt": REF, "reason": "exited", **result})]))
+    [only] = results.reports(9, [Result(**{"attempt": REF, "reason": "exited", **result}).SerializeToString()])
     return only
 
 

@@ -6,7 +6,8 @@
 //! 1. [`hint`]: how "this job may be claimable" is written.
 //! 2. [`outbox`]: hints from Postgres to Redis.
 //! 3. [`matcher`]: which session gets which job.
-//! 4. [`backoff`]: when a failed attempt is followed by the next.
+//! 4. [`wire`]: its way to the worker and back, as bytes and columns.
+//! 5. [`backoff`]: when a failed attempt is followed by the next.
 //!
 //! Then those that touch the operating system, for a worker: [`executor`] runs commands, [`spool`] keeps
 //! their results on disk, and [`supervisor`] is the process in which both live. `sys` is where they meet it.
@@ -33,3 +34,4 @@ pub mod supervisor;
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "the system calls, and nothing else")]
 mod sys;
+pub mod wire;

@@ -7,10 +7,11 @@ from typing import Final, Self
 import grpc.aio
 
 from orqestra.client import decode, following
-from orqestra.client.encode import encode_job
+from orqestra.client.encode import JobEncoder
 from orqestra.client.intake import Intake
 from orqestra.client.patience import Caller, Patience
 from orqestra.client.selection import JobFilter, checked_id
+from orqestra.client.submit_calls import SubmitCalls
 from orqestra.client.submit_stream import submit_stream
 from orqestra.client.values import Cancelled, Chunk, Job, JobPage, Receipt, Worker
 from orqestra.client.workflows import Workflows
@@ -56,7 +57,9 @@ class Client:
         self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
         self._stub = JobsStub(self._channel)
         self._caller = Caller(address, patience or Patience())
-        self._intake = Intake(self._stub, self._caller)
+        self._encoder = JobEncoder()
+        self._submits = SubmitCalls(self._channel)
+        self._intake = Intake(self._submits, self._caller)
         self.workflows = Workflows(self._channel, self._caller)
 
     async def __aenter__(self) -> Self:
@@ -78,19 +81,14 @@ class Client:
         Submits that run at the same time travel together. Raises MaybeStored (only without a key) if the
         commit's end is not known.
         """
-        return await self._intake.submit(encode_job(spec))
+        return await self._intake.submit(self._encoder.encode(spec))
 
     async def submit_many(self, specs: Iterable[JobSpec]) -> tuple[int, ...]:
         """Store up to 10,000 jobs, all or none; return their ids in order.
 
         Raises InvalidInput with the index of the job that is refused.
         """
-        jobs = []
-        for index, spec in enumerate(specs):
-            try:
-                jobs.append(encode_job(spec))
-            except InvalidInput as error:
-                raise InvalidInput(f"jobs[{index}].{error.field}", error.problem) from None
+        jobs = self._encoder.encode_all(specs)
         if len(jobs) > limits.SUBMIT_JOBS:
             raise InvalidInput("jobs", f"{len(jobs)} jobs; at most {limits.SUBMIT_JOBS} are allowed")
         return tuple(await self._intake.submit_batch(jobs)) if jobs else ()
@@ -101,7 +99,7 @@ class Client:
         Each batch is stored wholly or not at all. One that is refused has its error in its receipt, and
         the others go on. Raises Unavailable when no server answers any more.
         """
-        return submit_stream(self._stub, self._caller, batches)
+        return submit_stream(self._submits, self._caller, self._encoder, batches)
 
     async def get(self, job_id: int, *, with_output: bool = True) -> Job:
         """Return the job with its attempts."""

@@ -1,17 +1,27 @@
 """From a job's specification to protobuf, checked on the way by the rules that the server has too."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final, TypeAlias
 
 import msgspec
 
+from orqestra._dispatch import wire
 from orqestra.model.errors import InvalidInput
-from orqestra.model.job import JobSpec, check_job, label_map
-from orqestra.model.limits import DELAY_MAX_SECONDS
+from orqestra.model.job import JobSpec, check_kind, check_text, check_type_and_payload, label_map
+from orqestra.model.limits import DELAY_MAX_SECONDS, KEY_CHARS
 from orqestra.model.payload import ResourceLimits
 from orqestra.model.retry_rules import Jitter
 from orqestra.v1 import jobs_pb2
+
+# How many shapes of jobs are remembered; each takes about a kilobyte.
+SHAPES_KNOWN: Final = 1000
+
+Submits: TypeAlias = (
+    type[jobs_pb2.SubmitRequest] | type[jobs_pb2.SubmitBatchRequest] | type[jobs_pb2.SubmitStreamRequest]
+)
 
 
 def new_key() -> str:
@@ -45,14 +55,78 @@ def shell_payload(  # noqa: PLR0913  one keyword for each field of the payload, 
         raise InvalidInput("payload", f"{error.object!r} is not valid UTF-8") from None
 
 
-def encode_job(spec: JobSpec) -> jobs_pb2.JobSpec:
-    """Return the message for a job; raises InvalidInput with the field, the value and what is allowed."""
-    check_job(spec)
-    _check_unicode(spec)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedJob:
+    """A job that was checked: its shape, which is the rest of its message, and what is its own."""
+
+    shape: bytes
+    payload: bytes
+    key: str | None
+
+    @property
+    def bytes(self) -> int:
+        """About how many bytes it takes in a request."""
+        return len(self.shape) + len(self.payload)
+
+
+class JobEncoder:
+    """Checks and encodes jobs. What jobs have in common, their shape, is looked at once."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[tuple[object, ...], bytes] = {}
+
+    def encode(self, spec: JobSpec) -> EncodedJob:
+        """Return a job that may be sent; raises InvalidInput with the field, the value and what is allowed."""
+        check_type_and_payload(spec.type, spec.payload)
+        if spec.key is not None:
+            check_text("idempotency_key", spec.key, KEY_CHARS)
+            _check_unicode("idempotency_key", spec.key)
+        return EncodedJob(shape=self._shape(spec), payload=spec.payload, key=spec.key)
+
+    def encode_all(self, specs: Iterable[JobSpec]) -> list[EncodedJob]:
+        """Return jobs of a batch; the error says which of them by its index."""
+        jobs = []
+        for index, spec in enumerate(specs):
+            try:
+                jobs.append(self.encode(spec))
+            except InvalidInput as error:
+                raise InvalidInput(f"jobs[{index}].{error.field}", error.problem) from None
+        return jobs
+
+    def _shape(self, spec: JobSpec) -> bytes:
+        if spec.at is not None:
+            return encode_shape(spec).SerializeToString()
+        name = (
+            *(spec.type, spec.queue, spec.priority, spec.requires, spec.retries),
+            *(spec.delay_ms, spec.timeout_ms, spec.grace_ms, spec.tags),
+        )
+        shape = self._shapes.get(name)
+        if shape is None:
+            if len(self._shapes) == SHAPES_KNOWN:
+                self._shapes.clear()
+            shape = self._shapes[name] = encode_shape(spec).SerializeToString()
+        return shape
+
+
+def request_of(kind: Submits, jobs: Sequence[EncodedJob]) -> bytes:
+    """Return the request of that kind with these jobs, encoded."""
+    name = "job" if kind is jobs_pb2.SubmitRequest else "jobs"
+    return wire.job_specs(
+        kind.DESCRIPTOR.fields_by_name[name].number,
+        [job.shape for job in jobs],
+        [job.payload for job in jobs],
+        [job.key for job in jobs],
+    )
+
+
+def encode_shape(spec: JobSpec) -> jobs_pb2.JobSpec:
+    """Return the message for all of a job but payload and key; raises InvalidInput as `JobEncoder.encode`."""
+    check_kind(spec)
+    for tag in spec.tags:
+        _check_unicode("tags", tag)
     retries = spec.retries
     message = jobs_pb2.JobSpec(
         type=spec.type,
-        payload=spec.payload,
         queue=spec.queue,
         priority=spec.priority,
         labels=label_map(spec.requires),
@@ -62,7 +136,6 @@ def encode_job(spec: JobSpec) -> jobs_pb2.JobSpec:
         delay_ms=spec.delay_ms,
         timeout_ms=spec.timeout_ms,
         grace_ms=spec.grace_ms,
-        idempotency_key=spec.key or "",
         tags=spec.tags,
     )
     if spec.at is not None:
@@ -70,13 +143,12 @@ def encode_job(spec: JobSpec) -> jobs_pb2.JobSpec:
     return message
 
 
-def _check_unicode(spec: JobSpec) -> None:
+def _check_unicode(field: str, text: str) -> None:
     """Refuse what protobuf can't carry: text with lone surrogates, such as bytes of no encoding become."""
-    for field, text in (("idempotency_key", spec.key or ""), *(("tags", tag) for tag in spec.tags)):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise InvalidInput(field, f"{text!r} is not valid UTF-8") from None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(field, f"{text!r} is not valid UTF-8") from None
 
 
 def _backoff(spec: JobSpec) -> jobs_pb2.Backoff:

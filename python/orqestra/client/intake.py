@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from orqestra.client.encode import EncodedJob, request_of
 from orqestra.client.patience import Caller
+from orqestra.client.submit_calls import SubmitCalls
 from orqestra.model import limits
 from orqestra.model.errors import InvalidInput, OrqestraError
 from orqestra.v1 import jobs_pb2
-from orqestra.v1.jobs_pb2_grpc import JobsStub
 
 SINGLE: Final = 1
 
@@ -18,8 +19,7 @@ SINGLE: Final = 1
 class Waiting:
     """A job whose submitter waits for the id."""
 
-    job: jobs_pb2.JobSpec
-    bytes: int
+    job: EncodedJob
     id: asyncio.Future[int]
 
 
@@ -30,16 +30,16 @@ class Intake:
     batch that the server refuses is halved until only the guilty jobs are refused.
     """
 
-    def __init__(self, stub: JobsStub, caller: Caller) -> None:
-        self._stub = stub
+    def __init__(self, calls: SubmitCalls, caller: Caller) -> None:
+        self._calls = calls
         self._caller = caller
         self._waiting: dict[bool, list[Waiting]] = {True: [], False: []}
         self._senders: dict[bool, asyncio.Task[None]] = {}
 
-    async def submit(self, job: jobs_pb2.JobSpec) -> int:
+    async def submit(self, job: EncodedJob) -> int:
         """Return the id of the stored job."""
-        has_key = bool(job.idempotency_key)
-        waiting = Waiting(job=job, bytes=job.ByteSize(), id=asyncio.get_running_loop().create_future())
+        has_key = job.key is not None
+        waiting = Waiting(job=job, id=asyncio.get_running_loop().create_future())
         self._waiting[has_key].append(waiting)
         sender = self._senders.get(has_key)
         if sender is None or sender.done():
@@ -54,12 +54,12 @@ class Intake:
         for waiting in (*self._waiting[True], *self._waiting[False]):
             waiting.id.cancel()
 
-    async def submit_batch(self, jobs: Sequence[jobs_pb2.JobSpec]) -> list[int]:
+    async def submit_batch(self, jobs: Sequence[EncodedJob]) -> list[int]:
         """Store all or none; return the ids in order."""
         answer = await self._caller.call(
-            self._stub.SubmitBatch,
-            jobs_pb2.SubmitBatchRequest(jobs=jobs),
-            repeatable=all(job.idempotency_key for job in jobs),
+            self._calls.batch,
+            request_of(jobs_pb2.SubmitBatchRequest, jobs),
+            repeatable=all(job.key is not None for job in jobs),
         )
         return list(answer.ids)
 
@@ -93,13 +93,13 @@ class Intake:
             for each, job_id in zip(batch, ids, strict=True):
                 _answer(each, job_id)
 
-    async def _submit(self, jobs: list[jobs_pb2.JobSpec]) -> list[int]:
+    async def _submit(self, jobs: list[EncodedJob]) -> list[int]:
         if len(jobs) > SINGLE:
             return await self.submit_batch(jobs)
         answer = await self._caller.call(
-            self._stub.Submit,
-            jobs_pb2.SubmitRequest(job=jobs[0]),
-            repeatable=bool(jobs[0].idempotency_key),
+            self._calls.single,
+            request_of(jobs_pb2.SubmitRequest, jobs),
+            repeatable=jobs[0].key is not None,
         )
         return [answer.id]
 
@@ -108,7 +108,7 @@ def _take(waiting: list[Waiting]) -> list[Waiting]:
     """Remove and return the jobs of the next batch, at least one."""
     size = count = 0
     for each in waiting[: limits.BATCH_JOBS]:
-        size += each.bytes
+        size += each.job.bytes
         if count and size > limits.BATCH_BYTES:
             break
         count += 1

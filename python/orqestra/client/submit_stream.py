@@ -6,31 +6,41 @@ Three tasks share the work: one pulls the caller's batches, one writes, one read
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from grpc.aio import AioRpcError, StreamStreamCall
 
 from orqestra.client import failures
-from orqestra.client.encode import encode_job
+from orqestra.client.encode import EncodedJob, JobEncoder, request_of
 from orqestra.client.failures import Failure
 from orqestra.client.patience import Caller, Deadline, may_repeat
+from orqestra.client.submit_calls import SubmitCalls
 from orqestra.client.values import Receipt
 from orqestra.model.errors import InvalidInput, OrqestraError, Unavailable
 from orqestra.model.job import JobSpec
 from orqestra.v1 import jobs_pb2
-from orqestra.v1.jobs_pb2_grpc import JobsStub
 
 # Enough that the server's group commit never waits for us, few enough to be sent again after a break.
 WINDOW_BATCHES: Final = 8
 
-Call = StreamStreamCall[jobs_pb2.SubmitStreamRequest, jobs_pb2.SubmitStreamResponse]
+Call = StreamStreamCall[bytes, jobs_pb2.SubmitStreamResponse]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Request:
+    """A batch, encoded; with keys it may be sent twice."""
+
+    number: int
+    message: bytes
+    has_keys: bool
 
 
 async def submit_stream(
-    stub: JobsStub, caller: Caller, batches: AsyncIterable[Sequence[JobSpec]]
+    calls: SubmitCalls, caller: Caller, encoder: JobEncoder, batches: AsyncIterable[Sequence[JobSpec]]
 ) -> AsyncIterator[Receipt]:
     """Yield one receipt for each batch, numbered from 1 in the order of `batches`."""
-    stream = SubmitStream(stub, caller)
+    stream = SubmitStream(calls, caller, encoder)
     tasks = (asyncio.create_task(stream.run()), asyncio.create_task(stream.pull(batches)))
     try:
         while (receipt := await stream.receipts.get()) is not None:
@@ -46,13 +56,14 @@ async def submit_stream(
 class SubmitStream:
     """The state of one submit stream, across the connections that it takes."""
 
-    def __init__(self, stub: JobsStub, caller: Caller) -> None:
+    def __init__(self, calls: SubmitCalls, caller: Caller, encoder: JobEncoder) -> None:
         self.receipts: asyncio.Queue[Receipt | None] = asyncio.Queue()
-        self._stub = stub
+        self._calls = calls
+        self._encoder = encoder
         self._caller = caller
         self._window = asyncio.Semaphore(WINDOW_BATCHES)
-        self._unwritten: asyncio.Queue[jobs_pb2.SubmitStreamRequest | None] = asyncio.Queue()
-        self._unanswered: dict[int, jobs_pb2.SubmitStreamRequest] = {}
+        self._unwritten: asyncio.Queue[_Request | None] = asyncio.Queue()
+        self._unanswered: dict[int, _Request] = {}
         self._open_batches = 0
         self._exhausted = False
         self._deadline = Deadline(caller.patience)
@@ -66,11 +77,11 @@ class SubmitStream:
                 await self._window.acquire()
                 self._open_batches += 1
                 try:
-                    jobs = [encode_job(spec) for spec in batch]
+                    jobs = [self._encoder.encode(spec) for spec in batch]
                 except InvalidInput as error:
                     self._close(number, error=error)
                 else:
-                    self._unwritten.put_nowait(jobs_pb2.SubmitStreamRequest(number=number, jobs=jobs))
+                    self._unwritten.put_nowait(_request(number, jobs))
         finally:
             self._exhausted = True
             self._unwritten.put_nowait(None)  # only wakes the writer
@@ -92,7 +103,7 @@ class SubmitStream:
 
     async def _connect(self) -> Failure | None:
         """Use one connection until all is answered (None) or it breaks."""
-        call: Call = self._stub.SubmitStream()
+        call: Call = self._calls.stream()
         writer = asyncio.create_task(self._write(call))
         try:
             async for answer in call:
@@ -108,13 +119,13 @@ class SubmitStream:
 
     async def _write(self, call: Call) -> None:
         for request in tuple(self._unanswered.values()):
-            await call.write(request)
+            await call.write(request.message)
         while True:
             await self._end_if_complete(call)
             request_or_wake = await self._unwritten.get()
             if request_or_wake is not None:
                 self._unanswered[request_or_wake.number] = request_or_wake
-                await call.write(request_or_wake)
+                await call.write(request_or_wake.message)
 
     async def _settle(self, answer: jobs_pb2.SubmitStreamResponse) -> None:
         request = self._unanswered.get(answer.number)
@@ -126,7 +137,7 @@ class SubmitStream:
             return
         failure = failures.read_refusal(answer.refusal, self._caller.address)
         try:
-            if not may_repeat(failure, repeatable=_has_keys(request)):
+            if not may_repeat(failure, repeatable=request.has_keys):
                 raise failure.error
             await self._deadline.wait(failure)
         except OrqestraError as error:
@@ -146,7 +157,7 @@ class SubmitStream:
     def _close_unrepeatable(self, failure: Failure) -> None:
         """Answer those that may not be sent again: jobs without a key, on a connection that broke."""
         for number, request in tuple(self._unanswered.items()):
-            if not may_repeat(failure, repeatable=_has_keys(request)):
+            if not may_repeat(failure, repeatable=request.has_keys):
                 self._close(number, error=failure.error)
 
     def _close(self, number: int, *, ids: tuple[int, ...] = (), error: OrqestraError | None = None) -> None:
@@ -156,8 +167,13 @@ class SubmitStream:
         self.receipts.put_nowait(Receipt(number=number, ids=ids, error=error))
 
 
-def _has_keys(request: jobs_pb2.SubmitStreamRequest) -> bool:
-    return all(job.idempotency_key for job in request.jobs)
+def _request(number: int, jobs: Sequence[EncodedJob]) -> _Request:
+    head = jobs_pb2.SubmitStreamRequest(number=number).SerializeToString()
+    return _Request(
+        number=number,
+        message=head + request_of(jobs_pb2.SubmitStreamRequest, jobs),
+        has_keys=all(job.key is not None for job in jobs),
+    )
 
 
 def _ended_early(address: str) -> Failure:

@@ -8,14 +8,13 @@ ended, and the next Hello says what each worker really holds.
 
 import asyncio
 import secrets
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
 
-from orqestra._dispatch import outbox
+from orqestra._dispatch import Claimed, outbox
 from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.engine.repairs import Repair
@@ -66,14 +65,13 @@ class Claims:
         if not ids:
             return Tally()
         reached(Point.TAKEN)
-        rows = await self._claim(ids, session_ids)
+        claimed = await self._claim(ids, session_ids)
         reached(Point.CLAIMED)
-        claimed = {row["id"] for row in rows}
-        refused = [(job, to) for job, to in zip(ids, session_ids, strict=True) if job not in claimed]
-        self._matcher.release([session_id for _, session_id in refused])
-        await self._send(rows)
-        waiting = await self.put_back([job for job, _ in refused]) if refused else 0
-        return Tally(claimed=len(rows), waiting=waiting)
+        refused, refused_sessions = claimed.refused(ids, session_ids)
+        self._matcher.release(refused_sessions)
+        await self._send(claimed)
+        waiting = await self.put_back(refused) if refused else 0
+        return Tally(claimed=len(claimed), waiting=waiting)
 
     async def put_back(self, ids: Sequence[int]) -> int:
         """Give refused hints one look: those still waiting go back, everything else was stale.
@@ -96,7 +94,7 @@ class Claims:
                 return
             self._matcher.wake(push.lanes)
 
-    async def _claim(self, ids: list[int], session_ids: list[int]) -> list[Row]:
+    async def _claim(self, ids: list[int], session_ids: list[int]) -> Claimed:
         tokens = {session_id: secrets.randbits(63) for session_id in set(session_ids)}
         wanted = {"ids": ids, "session_ids": session_ids, "tokens": [tokens[to] for to in session_ids]}
         try:
@@ -108,27 +106,28 @@ class Claims:
                 self._end(tokens, reason=f"a claim for it has an unknown end: {error}")
             raise
 
-    async def _claim_or_find(self, wanted: Mapping[str, list[int]]) -> list[Row]:
+    async def _claim_or_find(self, wanted: Mapping[str, list[int]]) -> Claimed:
         """Claim; if the answer is lost, find out what was claimed. Raises OutcomeUnknown if that is not possible."""
         async with self._database.connection() as statements:
             try:
-                return await statements.fetch(
+                [row] = await statements.fetch(
                     "claim_jobs",
                     **wanted,
                     claimable=CLAIMABLE,
                     batch_bytes=limits.BATCH_BYTES,
                     output_bytes=limits.OUTPUT_HEAD_BYTES + limits.OUTPUT_TAIL_BYTES,
                 )
+                return Claimed(row)
             except OutcomeUnknown as error:
                 unknown, backend = error, statements.backend
         self._repairs.count(Repair.CLAIM_UNKNOWN)
-        rows = await self._find_claimed(wanted, backend)
-        if rows is None:
+        claimed = await self._find_claimed(wanted, backend)
+        if claimed is None:
             raise unknown
-        log.info("a claim whose answer was lost is known", claimed=len(rows), hints=len(wanted["ids"]))
-        return rows
+        log.info("a claim whose answer was lost is known", claimed=len(claimed), hints=len(wanted["ids"]))
+        return claimed
 
-    async def _find_claimed(self, wanted: Mapping[str, Any], backend: Backend | None) -> list[Row] | None:
+    async def _find_claimed(self, wanted: Mapping[str, Any], backend: Backend | None) -> Claimed | None:
         """Return what a claim has claimed, once it can claim no more; None: that cannot be known now."""
         if backend is None:
             return None
@@ -136,29 +135,26 @@ class Claims:
             async with asyncio.timeout(UNKNOWN_SECONDS):
                 if not await end_backend(self._database, backend):
                     return None
-                return await self._database.insist("find_claimed", **wanted, running=State.RUNNING)
+                [row] = await self._database.insist("find_claimed", **wanted, running=State.RUNNING)
+                return Claimed(row)
         except (TimeoutError, Unavailable, asyncpg.PostgresError) as error:
             log.warning("what a claim did cannot be found out", reason=repr(error))
             return None
 
-    async def _send(self, rows: Sequence[Row]) -> None:
-        by_session: dict[int, list[Row]] = defaultdict(list)
-        for row in rows:
-            by_session[row["session_id"]].append(row)
+    async def _send(self, claimed: Claimed) -> None:
         try:
-            previous = await self._previous_outputs(rows)
+            previous = await self._previous_outputs(claimed.previous_ids)
         except BaseException as error:
-            self._end(by_session, reason=f"jobs claimed for it cannot be sent: {error}")
+            self._end(claimed.session_ids, reason=f"jobs claimed for it cannot be sent: {error}")
             raise
-        for session_id, jobs in by_session.items():
+        for session_id in claimed.session_ids:
             session = self._sessions.get(session_id)
             # A stream that ended meanwhile: its next Hello or its lease brings the jobs back.
             if session is not None:
-                _deliver(session, jobs, previous)
-        self._changed([row["id"] for row in rows])
+                deliver(session, claimed, previous)
+        self._changed(claimed.ids)
 
-    async def _previous_outputs(self, rows: Sequence[Row]) -> dict[int, bytes]:
-        ids = [row["previous_job_id"] for row in rows if row["previous_job_id"] is not None]
+    async def _previous_outputs(self, ids: Sequence[int]) -> dict[int, bytes]:
         outputs: dict[int, bytes] = {}
         for at in range(0, len(ids), OUTPUTS_AT_ONCE):
             found = await self._database.insist("read_previous_output", ids=ids[at : at + OUTPUTS_AT_ONCE])
@@ -170,18 +166,10 @@ class Claims:
             self._sessions.end(session_id, reason=reason)
 
 
-def _deliver(session: Session, jobs: Sequence[Row], previous: Mapping[int, bytes]) -> None:
+def deliver(session: Session, claimed: Claimed, previous: Mapping[int, bytes]) -> None:
     """Hand jobs to the stream in messages of at most a batch."""
-    cancelled = session.give(jobs)
-    batch: list[Row] = []
-    size = 0
-    for job in jobs:
-        weight = len(job["payload"]) + len(previous.get(job["previous_job_id"], b""))
-        if batch and (len(batch) == limits.BATCH_JOBS or size + weight > limits.BATCH_BYTES):
-            session.peer.assign(batch, previous)
-            batch, size = [], 0
-        batch.append(job)
-        size += weight
-    session.peer.assign(batch, previous)
+    cancelled = session.give(claimed)
+    for jobs in claimed.encode(session.id, previous, limits.BATCH_JOBS, limits.BATCH_BYTES):
+        session.peer.assign(jobs)
     if cancelled:
         session.peer.cancel(sorted(cancelled, key=lambda attempt: attempt.job_id))

@@ -6,7 +6,7 @@ The loop only decides when; who gets what is the matcher's decision (`crates/dis
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from orqestra._dispatch import Demand, outbox
+from orqestra._dispatch import Demand, Results, outbox
 from orqestra.engine import packing
 from orqestra.engine.claims import Claims, Tally
 from orqestra.engine.core import Core
@@ -59,9 +59,9 @@ class Dispatcher(Service):
             self._lanes_unknown = True
         self.wake()
 
-    def ended(self, session: Session, attempts: Iterable[AttemptRef]) -> None:
+    def ended(self, session: Session, results: Results) -> None:
         """These attempts have ended on that session: their slots are free."""
-        self._matcher.finished([session.id] * session.take_back(attempts), self._now_ms())
+        self._matcher.finished([session.id] * session.take_results(results), self._now_ms())
         self.wake()
 
     def handed_back(self, session: Session, attempts: Iterable[AttemptRef]) -> None:
@@ -110,6 +110,7 @@ class Dispatcher(Service):
 
     def _learn(self, take: Take) -> None:
         self._matcher.found_empty(take.empty)
+        self._matcher.found_partial([lane for lane, _ in take.partial])
         if take.promoted:
             reached(Point.PROMOTED)
         self._matcher.wake(take.promoted)

@@ -6,12 +6,12 @@ Postgres refuses for its data is bisected, so that only the guilty caller gets t
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
 
 from orqestra.engine.core import Core
+from orqestra.engine.direct import DirectMatch
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
 from orqestra.engine.repairs import Repair
@@ -26,10 +26,10 @@ from orqestra.model.errors import (
     Overloaded,
     StorageUnavailable,
 )
-from orqestra.model.job import JobSpec
+from orqestra.model.submission import Submission
 from orqestra.service import Service
 from orqestra.store.database import retry_conflicts, until_known
-from orqestra.store.submitting import PlacedJob, Stored, submit_jobs
+from orqestra.store.submitting import Batch, PlacedJob, Stored, submit_jobs
 
 # What a waiting job costs besides its payload, roughly.
 JOB_OVERHEAD_BYTES: Final = 512
@@ -41,16 +41,11 @@ log = get_logger(__name__)
 class _Request:
     """Jobs of one caller, stored all or none, and the future that the caller awaits."""
 
-    def __init__(self, jobs: Sequence[JobSpec]) -> None:
+    def __init__(self, jobs: Submission) -> None:
         self.jobs = jobs
-        self.size = sum(len(job.payload) + JOB_OVERHEAD_BYTES for job in jobs)
+        self.size = jobs.payload_bytes + JOB_OVERHEAD_BYTES * len(jobs)
         self.answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self.placed: list[PlacedJob] = []
-
-    @property
-    def repeatable(self) -> bool:
-        """Every job has a key: storing it again stores nothing twice."""
-        return all(job.key is not None for job in self.jobs)
+        self.kinds: list[PlacedJob] = []
 
     def succeed(self, ids: list[int]) -> None:
         if not self.answer.done():
@@ -64,17 +59,18 @@ class _Request:
 class Intake(Service):
     """The one writer of new jobs on this server."""
 
-    def __init__(self, core: Core, lanes: Lanes, relay: Relay) -> None:
+    def __init__(self, core: Core, lanes: Lanes, relay: Relay, direct: DirectMatch) -> None:
         super().__init__("intake", core.clock)
         self._database = core.database
         self._lanes = lanes
         self._relay = relay
+        self._direct = direct
         self._server_id = core.server_id
         self._repairs = core.repairs
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
 
-    async def submit(self, jobs: Sequence[JobSpec]) -> list[int]:
+    async def submit(self, jobs: Submission) -> list[int]:
         """Store checked jobs, all or none, and return their ids in order, after the commit.
 
         Raises:
@@ -83,7 +79,7 @@ class Intake(Service):
             MaybeStored: the connection broke during the commit and not every job has a key.
             InvalidInput: Postgres or the limit of lanes refused the jobs.
         """
-        if not jobs:
+        if not len(jobs):
             return []
         if self.stopping:
             raise StorageUnavailable("the server is stopping; submit to another one or again in a moment")
@@ -139,7 +135,9 @@ class Intake(Service):
         placed: list[_Request] = []
         for request in batch:
             try:
-                request.placed = [PlacedJob(spec=job, lane_id=await self._lanes.find(job)) for job in request.jobs]
+                request.kinds = [
+                    PlacedJob(spec=kind, lane_id=await self._lanes.find(kind)) for kind in request.jobs.kinds
+                ]
                 placed.append(request)
             except OutcomeUnknown as error:
                 request.fail(StorageUnavailable(str(error)))
@@ -172,15 +170,24 @@ class Intake(Service):
 
     async def _insert(self, batch: list[_Request]) -> list[int]:
         reached(Point.SUBMIT_BEFORE_TX)
-        jobs = [job for request in batch for job in request.placed]
+        jobs = Batch.joining((request.jobs, request.kinds) for request in batch)
         if len(jobs) <= limits.BATCH_JOBS:
-            async with self._database.connection() as statements:
-                stored = await submit_jobs(statements, jobs, server_id=self._server_id)
-            return self._hand_over([stored])
-        chunks = [jobs[at : at + limits.BATCH_JOBS] for at in range(0, len(jobs), limits.BATCH_JOBS)]
+            return self._hand_over([await self._insert_at_once(jobs)])
+        chunks = [jobs.part(at, at + limits.BATCH_JOBS) for at in range(0, len(jobs), limits.BATCH_JOBS)]
         async with self._database.transaction() as statements:
             parts = [await submit_jobs(statements, chunk, server_id=self._server_id) for chunk in chunks]
         return self._hand_over(parts)
+
+    async def _insert_at_once(self, jobs: Batch) -> Stored:
+        direct = self._direct.match(jobs)
+        try:
+            async with self._database.connection() as statements:
+                stored = await submit_jobs(statements, jobs, server_id=self._server_id, direct=direct)
+        except BaseException as error:
+            self._direct.undo(direct, error)
+            raise
+        self._direct.send(direct, jobs, stored)
+        return stored
 
     def _hand_over(self, parts: list[Stored]) -> list[int]:
         for stored in parts:
@@ -198,9 +205,9 @@ class Intake(Service):
 
     async def _store_unknown(self, batch: list[_Request], error: OutcomeUnknown) -> None:
         """Run again what has keys; the callers of the rest are told that it may have been stored."""
-        again = [request for request in batch if request.repeatable]
+        again = [request for request in batch if request.jobs.is_repeatable]
         for request in batch:
-            if not request.repeatable:
+            if not request.jobs.is_repeatable:
                 request.fail(MaybeStored(f"{error}; the jobs may have been stored, look before you submit again"))
         self._repairs.count(Repair.SUBMIT_UNKNOWN)
         # What was stored without an answer was not handed over either.

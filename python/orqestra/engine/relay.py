@@ -36,7 +36,13 @@ class Relay(Service):
         self._relayed: list[int] = []
         self._server_id = core.server_id
         self._may_lack_own = False
+        self._pushing = False
         self._tidied_at = core.clock.monotonic()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no hint of this server is on its way: none waits here, and none is being pushed."""
+        return not (self._own or self._pushing or self._may_lack_own)
 
     def hand_over(self, outbox_id: int, entries: bytes) -> None:
         """Take a row that has just been committed here."""
@@ -70,6 +76,13 @@ class Relay(Service):
             log.info("rows left in the outbox", reason=str(error))
 
     async def _push(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        self._pushing = True
+        try:
+            await self._push_rows(rows)
+        finally:
+            self._pushing = False
+
+    async def _push_rows(self, rows: Sequence[tuple[int, bytes]]) -> None:
         reached(Point.RELAY_READ)
         now_ms = self._pg_clock.now_ms()
         pushes = outbox.drain([entries for _, entries in rows], now_ms)

@@ -4,17 +4,16 @@ A session is one stream of one worker. Opening it (`hellos`) closes the worker's
 the worker says it holds; what Postgres believes is there but is not held goes back at once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orqestra._dispatch import Matcher
+from orqestra._dispatch import Attempts, Claimed, Matcher, Results
 from orqestra.engine.core import Core
 from orqestra.engine.hellos import Greeting, Hellos
 from orqestra.engine.repairs import Repair
 from orqestra.log import get_logger
 from orqestra.model.report import AttemptRef, Verdict
-from orqestra.store.database import Row
 
 log = get_logger(__name__)
 
@@ -22,12 +21,16 @@ log = get_logger(__name__)
 class Peer(Protocol):
     """The stream of a session, as the engine sees it. Every method only queues and returns at once."""
 
-    def assign(self, jobs: Sequence[Row], previous: Mapping[int, bytes]) -> None:
-        """Send claimed jobs; `previous` are the outputs of earlier steps by job."""
+    def assign(self, jobs: bytes) -> None:
+        """Send claimed jobs, as `Claimed` encodes them."""
         ...
 
-    def answer(self, verdicts: Sequence[tuple[AttemptRef, Verdict]]) -> None:
-        """Send what became of results."""
+    def answer(self, acks: bytes) -> None:
+        """Send what became of results: any number of the `acks` of a ResultAcks, encoded."""
+        ...
+
+    def answer_each(self, verdicts: Sequence[tuple[AttemptRef, Verdict]]) -> None:
+        """As `answer`, from values."""
         ...
 
     def stored(self, attempt: AttemptRef, stream: int, offset: int, *, kept: bool) -> None:
@@ -70,29 +73,35 @@ class Session:
         self.heard = True
         self.beat = 0
         self.cancelled: set[AttemptRef] = set()
-        self._outstanding: set[AttemptRef] = set()
+        self._outstanding = Attempts()
 
     @property
     def outstanding(self) -> frozenset[AttemptRef]:
         """What was given to it, or came along with it, and is not over as far as this server has read."""
-        return frozenset(self._outstanding)
+        return frozenset(AttemptRef(*attempt) for attempt in self._outstanding.all())
 
     def resume(self, attempts: Iterable[AttemptRef]) -> None:
         """Note what the worker brought along."""
-        self._outstanding.update(attempts)
+        self._outstanding.add([attempt.named for attempt in attempts])
 
-    def give(self, jobs: Iterable[Row]) -> set[AttemptRef]:
+    def give(self, claimed: Claimed) -> set[AttemptRef]:
         """Note jobs that are sent to it; return those whose cancel came too early and is to be told behind them."""
-        attempts = {AttemptRef(job["id"], job["fence"], job["token"]) for job in jobs}
-        self._outstanding |= attempts
-        return attempts & self.cancelled
+        self._outstanding.add_claimed(claimed, self.id)
+        if not self.cancelled:
+            return set()
+        return self.cancelled.intersection(AttemptRef(*attempt) for attempt in claimed.attempts(self.id))
+
+    def take_results(self, results: Results) -> int:
+        """Forget attempts that have ended; return how many of them it had (a doubled result has none)."""
+        if self.cancelled:
+            self.cancelled.difference_update(AttemptRef(*attempt) for attempt in results.attempts())
+        return self._outstanding.remove_reported(results)
 
     def take_back(self, attempts: Iterable[AttemptRef]) -> int:
-        """Forget attempts that are over; return how many of them it had (a doubled result has none)."""
-        over = self._outstanding.intersection(attempts)
-        self._outstanding -= over
-        self.cancelled -= over
-        return len(over)
+        """Forget attempts that were not begun; return how many of them it had."""
+        over = list(attempts)
+        self.cancelled.difference_update(over)
+        return self._outstanding.remove([attempt.named for attempt in over])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,11 @@ import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
+from orqestra._dispatch import Results, Successes
 from orqestra.engine.core import Core
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
@@ -48,11 +49,16 @@ class Settlement(Service):
         self._relay = relay
         self._sessions = sessions
         self._changed = changed
-        self._waiting: deque[Report] = deque()
+        self._waiting: deque[Results | Report] = deque()
 
     def settle(self, reports: Sequence[Report]) -> None:
-        """Take the results of a stream; they are answered once they are committed."""
+        """Take ends of attempts; the streams they came on are answered once they are committed."""
         self._waiting.extend(reports)
+        self.wake()
+
+    def settle_results(self, results: Results) -> None:
+        """Take the results of a message, which are answered once they are committed."""
+        self._waiting.append(results)
         self.wake()
 
     async def settle_orphans(self, reports: Sequence[Report]) -> int:
@@ -64,7 +70,7 @@ class Settlement(Service):
 
     async def run_once(self) -> float | None:
         """Settle one batch of what waits; it waits on if that was not possible."""
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), limits.BATCH_JOBS))]
+        batch = self._next_batch()
         if batch:
             try:
                 await self._settle_until_stored(batch)
@@ -78,7 +84,18 @@ class Settlement(Service):
         while self._waiting:
             await self.run_once()
 
-    async def _settle_until_stored(self, batch: list[Report]) -> None:
+    def _next_batch(self) -> list[Results | Report]:
+        batch: list[Results | Report] = []
+        count = 0
+        while self._waiting and count < limits.BATCH_JOBS:
+            first = self._waiting[0]
+            count += len(first) if isinstance(first, Results) else 1
+            if batch and count > limits.BATCH_JOBS:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _settle_until_stored(self, batch: list[Results | Report]) -> None:
         """Try until Postgres takes it: the guards make it harmless to run again what may have been committed."""
         for failures in itertools.count(1):
             try:
@@ -86,7 +103,7 @@ class Settlement(Service):
             except (Unavailable, asyncpg.PostgresError) as error:
                 if self.stopping:
                     raise
-                log.warning("results wait for Postgres", results=len(batch), reason=str(error))
+                log.warning("results wait for Postgres", batch=len(batch), reason=str(error))
                 if isinstance(error, OutcomeUnknown):
                     self._repairs.count(Repair.SETTLE_UNKNOWN)
                     self._relay.look_for_own()
@@ -94,35 +111,32 @@ class Settlement(Service):
             else:
                 return
 
-    async def _settle(self, batch: list[Report]) -> None:
-        # The first report of an attempt counts; a second one in the same batch is judged the slow way.
-        plain = {report.attempt: report for report in reversed(batch) if _is_plain(report)}
-        done = await self._complete(list(plain.values())) if plain else set()
-        rest = [report for report in batch if report.attempt not in done or report is not plain[report.attempt]]
+    async def _settle(self, batch: list[Results | Report]) -> None:
+        successes = Successes([each for each in batch if isinstance(each, Results)])
+        rest = await self._complete(successes) if len(successes) else []
+        rest += [each for each in batch if isinstance(each, Report)]
         for at in range(0, len(rest), SLOW_BATCH):
             await self._settle_slowly(rest[at : at + SLOW_BATCH], wait_for_locks=True)
 
-    async def _complete(self, reports: list[Report]) -> set[AttemptRef]:
-        """Complete plain jobs; returns those that were, the others go the slow way."""
+    async def _complete(self, successes: Successes) -> list[Report]:
+        """Complete plain jobs; returns those that were not, which go the slow way."""
+        columns = successes.columns()
         try:
-            columns = _completed_columns(reports)
-            rows = await retry_conflicts(
-                lambda: self._database.fetch("settle_completed", running=State.RUNNING, **columns)
+            [row] = await retry_conflicts(
+                lambda: self._database.fetch("settle_completed", running=State.RUNNING, exited=Reason.EXITED, **columns)
             )
+            done: list[int] = row["ids"]
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
-            return await self._bisect(reports, error)
-        done = {AttemptRef(row["id"], row["fence"], row["token"]) for row in rows}
-        accepted = [report for report in reports if report.attempt in done]
-        self._answer(accepted, [Verdict.ACCEPTED] * len(accepted))
-        self._changed([report.attempt.job_id for report in accepted])
-        return done
-
-    async def _bisect(self, reports: list[Report], error: asyncpg.PostgresError) -> set[AttemptRef]:
-        if len(reports) == 1:
-            return set()
-        log.warning("a result is refused by Postgres, looking for it", results=len(reports), error=str(error))
-        middle = len(reports) // 2
-        return await self._complete(reports[:middle]) | await self._complete(reports[middle:])
+            log.warning("a result is refused by Postgres, looking for it", results=len(successes), error=str(error))
+            done = []
+        acks, missed = successes.settle(done)
+        reached(Point.SETTLED)
+        for session_id, part in acks:
+            session = self._sessions.get(session_id)
+            if session is not None:
+                session.peer.answer(part)
+        self._changed(done)
+        return [_report(*success) for success in missed]
 
     async def _settle_slowly(self, reports: Sequence[Report], *, wait_for_locks: bool) -> int:
         try:
@@ -162,19 +176,36 @@ class Settlement(Service):
 
     def _answer(self, reports: Sequence[Report], verdicts: Sequence[Verdict | None]) -> None:
         reached(Point.SETTLED)
-        by_session: dict[int, list[Any]] = defaultdict(list)
+        by_session: dict[int, list[tuple[AttemptRef, Verdict]]] = defaultdict(list)
         for report, verdict in zip(reports, verdicts, strict=True):
             if verdict is not None:
                 by_session[report.session_id].append((report.attempt, verdict))
         for session_id, answers in by_session.items():
             session = self._sessions.get(session_id)
             if session is not None:
-                session.peer.answer(answers)
+                session.peer.answer_each(answers)
 
 
-def _is_plain(report: Report) -> bool:
-    """Return whether the statement for whole batches can write it, which knows no counts of processes."""
-    return report.ending is Ending.SUCCEEDED and not (report.killed_processes or report.left_processes)
+def _report(
+    session_id: int, attempt: tuple[int, int, int], stdout: bytes, stderr: bytes, usage: tuple[int, int, int, int]
+) -> Report:
+    """Return a plain success for the slow way."""
+    wall_us, user_us, system_us, max_rss_kb = usage
+    return Report(
+        attempt=AttemptRef(*attempt),
+        session_id=session_id,
+        ending=Ending.SUCCEEDED,
+        reason=Reason.EXITED,
+        exit_code=0,
+        stdout=stdout,
+        stderr=stderr,
+        stdout_bytes=len(stdout),
+        stderr_bytes=len(stderr),
+        wall_us=wall_us,
+        user_us=user_us,
+        system_us=system_us,
+        max_rss_kb=max_rss_kb,
+    )
 
 
 def _rejected(report: Report, error: Exception) -> Report:
@@ -191,23 +222,3 @@ def _rejected(report: Report, error: Exception) -> Report:
         stdout_bytes=0,
         stderr_bytes=0,
     )
-
-
-def _completed_columns(reports: Sequence[Report]) -> dict[str, list[Any]]:
-    return {
-        "ids": [report.attempt.job_id for report in reports],
-        "session_ids": [report.session_id for report in reports],
-        "fences": [report.attempt.fence for report in reports],
-        "tokens": [report.attempt.token for report in reports],
-        "exit_codes": [report.exit_code for report in reports],
-        "reasons": [report.reason for report in reports],
-        "stdouts": [report.stdout for report in reports],
-        "stderrs": [report.stderr for report in reports],
-        "stdout_bytes": [report.stdout_bytes for report in reports],
-        "stderr_bytes": [report.stderr_bytes for report in reports],
-        "truncated": [report.truncated for report in reports],
-        "wall_us": [report.wall_us for report in reports],
-        "user_us": [report.user_us for report in reports],
-        "system_us": [report.system_us for report in reports],
-        "max_rss_kb": [report.max_rss_kb for report in reports],
-    }

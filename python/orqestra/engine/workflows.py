@@ -11,7 +11,7 @@ from orqestra.engine.relay import Relay
 from orqestra.model.errors import MaybeStored, OutcomeUnknown
 from orqestra.model.workflow import Definition, first_steps
 from orqestra.store.database import retry_conflicts, until_known
-from orqestra.store.submitting import PlacedJob, Stored, submit_jobs
+from orqestra.store.submitting import Batch, PlacedJob, Stored, submit_jobs
 
 
 class Workflows:
@@ -71,4 +71,4 @@ class Workflows:
                 PlacedJob(spec=job, lane_id=lane, run_id=row["id"], step_key=step.key)
                 for (step, job), lane in zip(jobs, lanes, strict=True)
             ]
-            return row["id"], await submit_jobs(statements, placed, server_id=self._server_id)
+            return row["id"], await submit_jobs(statements, Batch.of(placed), server_id=self._server_id)

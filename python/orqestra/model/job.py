@@ -55,6 +55,11 @@ def check_job(spec: JobSpec) -> JobSpec:
         InvalidInput: naming the field, the value and what is allowed.
     """
     check_type_and_payload(spec.type, spec.payload)
+    return check_kind(spec)
+
+
+def check_kind(spec: JobSpec) -> JobSpec:
+    """Return `spec` if all of it but type and payload may be stored; raises InvalidInput as `check_job`."""
     check_name("queue", spec.queue)
     check_range("priority", spec.priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
     check_retry_policy(spec.retries)

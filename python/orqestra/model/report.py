@@ -14,6 +14,11 @@ class AttemptRef:
     fence: int
     token: int
 
+    @property
+    def named(self) -> tuple[int, int, int]:
+        """The same as `orqestra._dispatch` has it."""
+        return self.job_id, self.fence, self.token
+
 
 class Reason(StrEnum):
     """Why an attempt ended. The first nine are a worker's words, the others a server's.

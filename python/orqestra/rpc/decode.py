@@ -1,6 +1,6 @@
 """Requests from protobuf to checked values."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -12,7 +12,7 @@ from orqestra.model.job import (
     RETRIES_DEFAULT,
     JobSpec,
     JobType,
-    check_job,
+    check_kind,
     check_text,
     label_list,
 )
@@ -46,25 +46,11 @@ JITTERS: Final[dict[jobs_pb2.Jitter, Jitter]] = {
 PAGE_DEFAULT: Final = 50
 
 
-def job_specs(jobs: Sequence[jobs_pb2.JobSpec]) -> list[JobSpec]:
-    """Return checked jobs; the error of a batch says which of them by its index."""
-    if len(jobs) > limits.SUBMIT_JOBS:
-        raise InvalidInput("jobs", f"{len(jobs)} jobs; at most {limits.SUBMIT_JOBS} are allowed in a batch")
-    specs = []
-    for index, job in enumerate(jobs):
-        try:
-            specs.append(job_spec(job))
-        except InvalidInput as error:
-            raise InvalidInput(f"jobs[{index}].{error.field}", error.problem) from error
-    return specs
-
-
-def job_spec(job: jobs_pb2.JobSpec) -> JobSpec:
-    """Return one checked job; raises InvalidInput naming field, value and what is allowed."""
-    return check_job(
+def job_kind(job: jobs_pb2.JobSpec) -> JobSpec:
+    """Return all of a job but payload and key, checked; raises InvalidInput naming field, value and what is allowed."""
+    return check_kind(
         JobSpec(
             type=job.type,
-            payload=job.payload or b"{}",
             queue=job.queue or QUEUE_DEFAULT,
             priority=job.priority if job.HasField("priority") else limits.PRIORITY_DEFAULT,
             requires=label_list(job.labels) if job.labels else (),
@@ -73,7 +59,6 @@ def job_spec(job: jobs_pb2.JobSpec) -> JobSpec:
             at=_time(job) if job.HasField("at") else None,
             timeout_ms=job.timeout_ms,
             grace_ms=job.grace_ms if job.HasField("grace_ms") else GRACE_DEFAULT_MS,
-            key=job.idempotency_key or None,
             tags=tuple(job.tags),
         )
     )

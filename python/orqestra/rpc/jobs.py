@@ -13,8 +13,9 @@ from orqestra.engine.watch import LOOK_SECONDS, Watch
 from orqestra.model import limits
 from orqestra.model.errors import InvalidInput, MaybeStored, OrqestraError, Overloaded, Unavailable
 from orqestra.model.lifecycle import TERMINAL, State
-from orqestra.rpc import decode, encode, output, reading
+from orqestra.rpc import encode, output, reading
 from orqestra.rpc.statuses import NOT_STORED, Context, as_status, status_of
+from orqestra.rpc.submits import Submits
 from orqestra.v1 import jobs_pb2, jobs_pb2_grpc
 
 OUTCOME: Final = jobs_pb2.CancelledJob
@@ -30,19 +31,19 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         self._cancels = cancels
         self._watch = watch
         self._live = live
+        self._submits = Submits()
 
-    async def Submit(self, request: jobs_pb2.SubmitRequest, context: Context) -> jobs_pb2.SubmitResponse:
+    async def Submit(self, request: bytes, context: Context) -> jobs_pb2.SubmitResponse:
         async with as_status(context):
-            spec = decode.job_spec(request.job)
-            [job_id] = await self._intake.submit([spec])
+            [job_id] = await self._intake.submit(self._submits.single(request))
             return jobs_pb2.SubmitResponse(id=job_id)
 
-    async def SubmitBatch(self, request: jobs_pb2.SubmitBatchRequest, context: Context) -> jobs_pb2.SubmitBatchResponse:
+    async def SubmitBatch(self, request: bytes, context: Context) -> jobs_pb2.SubmitBatchResponse:
         async with as_status(context):
-            return jobs_pb2.SubmitBatchResponse(ids=await self._intake.submit(decode.job_specs(request.jobs)))
+            return jobs_pb2.SubmitBatchResponse(ids=await self._intake.submit(self._submits.batch(request)))
 
     async def SubmitStream(
-        self, requests: AsyncIterator[jobs_pb2.SubmitStreamRequest], context: Context
+        self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[jobs_pb2.SubmitStreamResponse]:
         async with as_status(context):
             async for request in requests:
@@ -98,12 +99,14 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             rows = await self._database.fetch("list_workers")
             return jobs_pb2.ListWorkersResponse(workers=map(encode.worker, rows))
 
-    async def _submit_numbered(self, request: jobs_pb2.SubmitStreamRequest) -> jobs_pb2.SubmitStreamResponse:
+    async def _submit_numbered(self, request: bytes) -> jobs_pb2.SubmitStreamResponse:
+        read = self._submits.read(jobs_pb2.SubmitStreamRequest, request)
+        number = read.jobs.number
         try:
-            ids: Sequence[int] = await self._intake.submit(decode.job_specs(request.jobs))
+            ids: Sequence[int] = await self._intake.submit(self._submits.check(read))
         except OrqestraError as error:
-            return jobs_pb2.SubmitStreamResponse(number=request.number, refusal=_refusal(error))
-        return jobs_pb2.SubmitStreamResponse(number=request.number, ids=ids)
+            return jobs_pb2.SubmitStreamResponse(number=number, refusal=_refusal(error))
+        return jobs_pb2.SubmitStreamResponse(number=number, ids=ids)
 
 
 async def _take_call(context: Context) -> None:

@@ -10,7 +10,7 @@ from orqestra.log import get_logger
 from orqestra.model import limits
 from orqestra.model.errors import InvalidInput, Refused
 from orqestra.model.live import LiveChunk
-from orqestra.rpc.incoming import read_hello, read_one, take_error
+from orqestra.rpc.incoming import decode, read_hello, read_one, take_error
 from orqestra.rpc.lane import Lane
 from orqestra.rpc.peer import StreamPeer
 from orqestra.rpc.statuses import Context
@@ -37,7 +37,7 @@ class LogStreams:
         self._live.ask_again(session.id)
         try:
             while (message := await lane.next_message()) is not None:
-                await context.write(message)
+                await context.write(message.SerializeToString())
         finally:
             lane.end()
             peer.close_lane(lane)
@@ -55,8 +55,8 @@ class LogStreams:
 
     async def _read(self, session: Session, lane: Lane, context: Context) -> None:
         try:
-            while (message := await read_one(context, worker_pb2.LogsUp)) is not None:
-                self._take(session, lane, message)
+            while (message := await read_one(context)) is not None:
+                self._take(session, lane, decode(worker_pb2.LogsUp, message))
         except (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.CancelledError):
             log.debug("the logs of a worker broke", session=session.id)
         finally:

@@ -1,22 +1,23 @@
 """The peer of one worker: what the engine says to it, waiting to be written.
 
-Everything is queued here and returns at once; what waits is merged into as few messages as possible.
-Beats have a place of their own, so that they never wait behind data.
+Everything is queued here, encoded, and returns at once; what waits is merged into as few messages as
+possible. Beats have a place of their own, so that they never wait behind data.
 """
 
 import asyncio
 import hmac
 import secrets
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, cast
 
+from orqestra._dispatch import wire
 from orqestra.clock import Clock
 from orqestra.engine.sessions import Opened
 from orqestra.model.errors import InvalidInput
 from orqestra.model.report import AttemptRef, Verdict
 from orqestra.rpc.lane import Lane
-from orqestra.store.database import Row
 from orqestra.v1 import jobs_pb2, worker_pb2
 
 PROTOCOL: Final = 1
@@ -34,6 +35,14 @@ VERDICTS: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A ServerMessage, encoded. `number` is that of an Assign, which the worker has to acknowledge."""
+
+    message: bytes
+    number: int = 0
+
+
 class StreamPeer:
     """What the engine says to one worker, waiting to be written."""
 
@@ -41,8 +50,8 @@ class StreamPeer:
         self._clock = clock
         self._first: worker_pb2.ServerMessage | None = None
         self._beat: worker_pb2.ServerMessage | None = None
-        self._messages: deque[worker_pb2.ServerMessage] = deque()
-        self._answers: list[tuple[AttemptRef, Verdict]] = []
+        self._messages: deque[Outbound] = deque()
+        self._answers: list[bytes] = []
         self._some = asyncio.Event()
         self._number = 0
         self._acknowledged = 0
@@ -53,19 +62,20 @@ class StreamPeer:
         self._logs_key = secrets.token_bytes(LOGS_KEY_BYTES)
         self._lane: Lane | None = None
 
-    def assign(self, jobs: Sequence[Row], previous: Mapping[int, bytes]) -> None:
+    def assign(self, jobs: bytes) -> None:
         """Queue one Assign message."""
         self._number += 1
-        self._queue(
-            worker_pb2.ServerMessage(
-                assign=worker_pb2.Assign(number=self._number, jobs=[_assignment(job, previous) for job in jobs])
-            )
-        )
-
-    def answer(self, verdicts: Sequence[tuple[AttemptRef, Verdict]]) -> None:
-        """Queue verdicts; all that wait go in one message."""
-        self._answers.extend(verdicts)
+        self._messages.append(Outbound(wire.assign(self._number, jobs), self._number))
         self._some.set()
+
+    def answer(self, acks: bytes) -> None:
+        """Queue answers to results; all that wait go in one message."""
+        self._answers.append(acks)
+        self._some.set()
+
+    def answer_each(self, verdicts: Sequence[tuple[AttemptRef, Verdict]]) -> None:
+        """Queue verdicts."""
+        self.answer(worker_pb2.ResultAcks(acks=[_ack(*verdict) for verdict in verdicts]).SerializeToString())
 
     def stored(self, attempt: AttemptRef, stream: int, offset: int, *, kept: bool) -> None:
         """Queue the answer to a piece of output."""
@@ -158,7 +168,7 @@ class StreamPeer:
         """Return whether the goodbye has had its time."""
         return self.ended is not None and self._clock.monotonic() - self._ended_at > GOODBYE_SECONDS
 
-    async def next_message(self) -> worker_pb2.ServerMessage | None:
+    async def next_message(self) -> Outbound | None:
         """Return the next message, as soon as there is one; None once the stream is to end."""
         while True:
             message = self._pop()
@@ -173,45 +183,33 @@ class StreamPeer:
         """Start the time that the worker has to read."""
         self._writing_since = self._clock.monotonic()
 
-    def written(self, message: worker_pb2.ServerMessage) -> None:
+    def written(self, message: Outbound) -> None:
         """Start the time that the worker has to acknowledge an Assign; it may have done so already."""
         self._writing_since = None
-        if message.HasField("assign") and message.assign.number > self._acknowledged:
-            self._sent_at.append((message.assign.number, self._clock.monotonic()))
+        if message.number > self._acknowledged:
+            self._sent_at.append((message.number, self._clock.monotonic()))
 
     def _queue(self, message: worker_pb2.ServerMessage) -> None:
-        self._messages.append(message)
+        self._messages.append(_encoded(message))
         self._some.set()
 
-    def _pop(self) -> worker_pb2.ServerMessage | None:
+    def _pop(self) -> Outbound | None:
         if self._first is not None:
             message, self._first = self._first, None
-            return message
+            return _encoded(message)
         if self._beat is not None:
             message, self._beat = self._beat, None
-            return message
+            return _encoded(message)
         if self._messages:
             return self._messages.popleft()
         if self._answers:
             answers, self._answers = self._answers, []
-            acks = [_ack(attempt, verdict) for attempt, verdict in answers]
-            return worker_pb2.ServerMessage(result_acks=worker_pb2.ResultAcks(acks=acks))
+            return Outbound(wire.result_acks(answers))
         return None
 
 
-def _assignment(job: Row, previous: Mapping[int, bytes]) -> worker_pb2.Assignment:
-    return worker_pb2.Assignment(
-        attempt=worker_pb2.AttemptRef(job_id=job["id"], fence=job["fence"], token=job["token"]),
-        type=job["type"],
-        payload=job["payload"],
-        attempt_number=job["attempt"] + 1,
-        timeout_ms=job["timeout_ms"],
-        grace_ms=job["grace_ms"],
-        run_id=job["run_id"] or 0,
-        step=job["step_key"] or "",
-        has_previous_output=job["previous_job_id"] is not None,
-        previous_output=previous.get(job["previous_job_id"], b""),
-    )
+def _encoded(message: worker_pb2.ServerMessage) -> Outbound:
+    return Outbound(message.SerializeToString())
 
 
 def _ref(attempt: AttemptRef) -> worker_pb2.AttemptRef:

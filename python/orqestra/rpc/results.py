@@ -8,6 +8,7 @@ from orqestra.model.decision import Ending
 from orqestra.model.errors import InvalidInput
 from orqestra.model.job import check_range
 from orqestra.model.report import AttemptRef, OutputPiece, Reason, Report
+from orqestra.rpc.incoming import decode
 from orqestra.v1 import jobs_pb2, worker_pb2
 
 FROM_WORKERS: Final = {
@@ -33,9 +34,9 @@ def attempt_ref(attempt: worker_pb2.AttemptRef) -> AttemptRef:
     return AttemptRef(attempt.job_id, attempt.fence, attempt.token)
 
 
-def reports(session_id: int, message: worker_pb2.Results) -> list[Report]:
-    """Return the results of a message; one that no worker of ours sends is a failure of its job."""
-    return [_report(session_id, result) for result in message.results]
+def reports(session_id: int, results: Iterable[bytes]) -> list[Report]:
+    """Return results, each a whole `Result`; one that no worker of ours sends is a failure of its job."""
+    return [_report(session_id, decode(worker_pb2.Result, result)) for result in results]
 
 
 def returned(session_id: int, message: worker_pb2.AssignNack) -> list[Report]:

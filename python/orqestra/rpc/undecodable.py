@@ -52,8 +52,8 @@ class TellUndecodable(grpc.aio.ServerInterceptor):
         return changed
 
 
-def undecodable(raw: bytes, descriptor: Descriptor | None) -> InvalidInput:
-    """Return the error for bytes that are no message of this kind."""
+def undecodable(raw: bytes, descriptor: Any) -> InvalidInput:
+    """Return the error for bytes that are no message of this kind, or of no known kind (None)."""
     field = _bad_text(raw, descriptor) if descriptor is not None else None
     if field is not None:
         return InvalidInput(field, "is not UTF-8, which text must be")

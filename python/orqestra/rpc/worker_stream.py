@@ -7,6 +7,7 @@ from uuid import UUID
 
 import grpc
 
+from orqestra._dispatch import wire
 from orqestra.engine.dispatcher import Dispatcher
 from orqestra.engine.hellos import Greeting
 from orqestra.engine.inventory import Inventory
@@ -21,11 +22,11 @@ from orqestra.model.errors import InvalidInput, Refused, Unavailable
 from orqestra.model.job import check_name, check_range, check_text, label_list
 from orqestra.rpc import results
 from orqestra.rpc.deadlines import Deadlines
-from orqestra.rpc.incoming import read_hello, read_one, take_error
+from orqestra.rpc.incoming import decode, read_hello, read_one, take_error
 from orqestra.rpc.log_stream import LogStreams, live_chunk
 from orqestra.rpc.peer import PROTOCOL, StreamPeer
 from orqestra.rpc.statuses import Context, as_status
-from orqestra.v1 import worker_pb2, worker_pb2_grpc
+from orqestra.v1 import worker_pb2
 
 # Of what a worker says of itself.
 HEALTH_CHARS: Final = 500
@@ -43,8 +44,11 @@ class Receivers:
     live: Live
 
 
-class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
-    """The stream that worker.proto describes. docs/protocol.md has the rules."""
+class WorkerStreams:
+    """The stream that worker.proto describes. docs/protocol.md has the rules.
+
+    Both are given bytes and give bytes: what is said of jobs by the hundred is read and written by `wire`.
+    """
 
     def __init__(
         self,
@@ -98,9 +102,9 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
     async def _read(self, session: Session, peer: StreamPeer, context: Context) -> None:
         """Read until the worker ends its side, then let the writer end too."""
         try:
-            while (message := await read_one(context, worker_pb2.WorkerMessage)) is not None:
+            while (message := await read_one(context)) is not None:
                 session.heard = True
-                self._handle(session, peer, message)
+                self._take(session, peer, message)
             peer.end("the worker ended the stream")
         except InvalidInput as error:
             log.warning("worker sent something wrong", session=session.id, error=str(error))
@@ -112,6 +116,21 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
             # Whatever ended the reading ends the writing; a reason that was given before stays.
             peer.end("the stream broke")
 
+    def _take(self, session: Session, peer: StreamPeer, message: bytes) -> None:
+        try:
+            parts = wire.results(session.id, message)
+        except ValueError:
+            parts = None  # protobuf says what is wrong
+        if parts is None:
+            self._handle(session, peer, decode(worker_pb2.WorkerMessage, message))
+            return
+        for part in parts:
+            others = results.reports(session.id, part.others())
+            self._settlement.settle_results(part)
+            if others:
+                self._settlement.settle(others)
+            self._dispatcher.ended(session, part)
+
     def _handle(self, session: Session, peer: StreamPeer, message: worker_pb2.WorkerMessage) -> None:
         match message.WhichOneof("message"):
             case "beat":
@@ -120,9 +139,9 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
                 session.health = _plain(message.beat.health)
                 self._sessions.set_slots(session, message.beat.slots)
             case "results":
-                reports = results.reports(session.id, message.results)
-                self._settlement.settle(reports)
-                self._dispatcher.ended(session, (report.attempt for report in reports))
+                # A later version has said more beside it.
+                message.DiscardUnknownFields()
+                self._take(session, peer, message.SerializeToString())
             case "assign_ack":
                 peer.acknowledge(message.assign_ack.up_to)
             case "assign_nack":
@@ -153,12 +172,12 @@ class WorkerStreams(worker_pb2_grpc.WorkerServiceServicer):
 async def _write(peer: StreamPeer, context: Context) -> None:
     while (message := await peer.next_message()) is not None:
         peer.writing()
-        await context.write(message)
+        await context.write(message.message)
         peer.written(message)
-        if message.HasField("assign"):
+        if message.number:
             reached(Point.SENT)
     goodbye = worker_pb2.Goodbye(reason=peer.ended or "")
-    await context.write(worker_pb2.ServerMessage(goodbye=goodbye))
+    await context.write(worker_pb2.ServerMessage(goodbye=goodbye).SerializeToString())
 
 
 def _greeting(message: worker_pb2.WorkerMessage) -> Greeting:

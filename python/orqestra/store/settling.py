@@ -19,7 +19,7 @@ from orqestra.model.report import Report, Verdict
 from orqestra.model.retry_rules import Failure, parse_rules
 from orqestra.model.workflow import Definition, from_snapshot, is_complete, next_steps
 from orqestra.store.database import Row, Statements
-from orqestra.store.submitting import PlacedJob, submit_jobs
+from orqestra.store.submitting import Batch, PlacedJob, submit_jobs
 
 FindLane = Callable[[Statements, JobSpec], Awaitable[int]]
 
@@ -128,7 +128,7 @@ class Settling:
                 )
             )
         if jobs:
-            stored = await submit_jobs(self._statements, jobs, server_id=self._server_id)
+            stored = await submit_jobs(self._statements, Batch.of(jobs), server_id=self._server_id)
             self._settled.hints.extend(stored.hints)
 
     async def _judge(self, reports: Sequence[Report], jobs: Mapping[int, Row]) -> dict[int, Verdict]:

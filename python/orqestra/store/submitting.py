@@ -1,9 +1,12 @@
 """Storing jobs: the columns of the one statement that inserts a batch with its hints."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
+from orqestra.model.errors import OutcomeUnknown, StorageUnavailable
 from orqestra.model.job import JobSpec
+from orqestra.model.submission import Submission
 from orqestra.store.database import Statements
 
 TAG_SEPARATOR = "\x1f"
@@ -21,58 +24,147 @@ class PlacedJob:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Jobs to be inserted together: `kinds` are what jobs share, whose own payload and key do not count.
+
+    `kind_of` (from 1), `payloads` and `keys` have an entry for each job; `keys` is empty where none has one.
+    """
+
+    kinds: list[PlacedJob] = field(default_factory=list)
+    kind_of: list[int] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, jobs: Sequence[PlacedJob]) -> Self:
+        """Return single jobs as a batch, each of its own kind."""
+        return cls(
+            kinds=list(jobs),
+            kind_of=list(range(1, len(jobs) + 1)),
+            payloads=[job.spec.payload for job in jobs],
+            keys=[job.spec.key for job in jobs],
+        )
+
+    @classmethod
+    def joining(cls, parts: Iterable[tuple[Submission, Sequence[PlacedJob]]]) -> Self:
+        """Return the jobs of many callers, in their order; each with the places of its kinds."""
+        batch = cls()
+        numbers: dict[int, int] = {}
+        keys: list[tuple[Submission, bool]] = []
+        for submission, kinds in parts:
+            known = [numbers.setdefault(id(kind.spec), len(numbers) + 1) for kind in kinds]
+            batch.kinds.extend(kind for kind, number in zip(kinds, known, strict=True) if number > len(batch.kinds))
+            batch.kind_of.extend(
+                known * len(submission) if len(known) == 1 else [known[kind] for kind in submission.kind_of]
+            )
+            batch.payloads.extend(submission.payloads)
+            keys.append((submission, bool(submission.keys)))
+        if any(has_keys for _, has_keys in keys):
+            for submission, has_keys in keys:
+                batch.keys.extend(submission.keys if has_keys else [None] * len(submission))
+        return batch
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def part(self, begin: int, end: int) -> "Batch":
+        """Return the jobs from `begin` to `end`."""
+        return Batch(
+            kinds=self.kinds,
+            kind_of=self.kind_of[begin:end],
+            payloads=self.payloads[begin:end],
+            keys=self.keys[begin:end],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Direct:
+    """Which jobs of a batch, by their places, are to be stored as running, and on which sessions."""
+
+    session_of: Mapping[int, int] = field(default_factory=dict)
+    tokens: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
     """The ids in the order of the jobs; None where a step had been inserted before.
 
     `hints` are the outbox rows, id and entries, of what is really new: one, unless a key was freed meanwhile.
+    `running` are those that were stored as running; all others that are new wait.
     """
 
     ids: list[int | None]
     hints: list[tuple[int, bytes]]
+    running: Sequence[int]
 
 
-async def submit_jobs(statements: Statements, jobs: Sequence[PlacedJob], *, server_id: int) -> Stored:
-    """Insert a batch and its outbox row in one statement; known idempotency keys answer their first id."""
-    row = await statements.fetch_one("submit_jobs", server_id=server_id, **_columns(jobs))
+async def submit_jobs(statements: Statements, batch: Batch, *, server_id: int, direct: Direct | None = None) -> Stored:
+    """Insert a batch and its outbox row in one statement; known idempotency keys answer their first id.
+
+    What is matched already is stored as running, unless its session is closed.
+    """
+    row = await statements.fetch_one(
+        "submit_jobs", server_id=server_id, **_columns(batch), **_direct_columns(direct, len(batch))
+    )
     assert row is not None
     hints = [] if row["outbox_id"] is None else [(row["outbox_id"], row["entries"])]
-    stored = Stored(ids=list(row["ids"]), hints=hints)
+    stored = Stored(ids=list(row["ids"]), hints=hints, running=row["running_ids"])
     if row["new_ids"] is not None:
-        await _find_first_ids(statements, jobs, stored, server_id=server_id, new=set(row["new_ids"]))
+        try:
+            await _find_first_ids(statements, batch, stored, server_id=server_id, new=set(row["new_ids"]))
+        except StorageUnavailable as error:
+            raise OutcomeUnknown(f"jobs are stored, but which have the keys that were known: {error}") from error
     return stored
 
 
 async def _find_first_ids(
-    statements: Statements, jobs: Sequence[PlacedJob], stored: Stored, *, server_id: int, new: set[int]
+    statements: Statements, batch: Batch, stored: Stored, *, server_id: int, new: set[int]
 ) -> None:
     """Replace ids that were not inserted by those that their keys have already: a new snapshot sees them.
 
     A key that was freed meanwhile is submitted again, alone: what was inserted already has no need of it.
     """
+    key_of = dict(enumerate(batch.keys))
     old = [at for at, job_id in enumerate(stored.ids) if job_id not in new]
-    keys = [jobs[at].spec.key for at in old if jobs[at].spec.key is not None]
+    keys = [key for at in old if (key := key_of.get(at)) is not None]
     rows = await statements.fetch("find_keys", keys=keys) if keys else []
     known = {row["idempotency_key"]: row["id"] for row in rows}
     for at in old:
-        stored.ids[at] = known.get(jobs[at].spec.key)
-    freed = [at for at in old if stored.ids[at] is None and jobs[at].spec.key is not None]
+        stored.ids[at] = known.get(key_of.get(at))
+    freed = [at for at in old if stored.ids[at] is None and key_of.get(at) is not None]
     if freed:
-        again = await submit_jobs(statements, [jobs[at] for at in freed], server_id=server_id)
-        stored.hints.extend(again.hints)
-        for at, job_id in zip(freed, again.ids, strict=True):
+        again = Batch(
+            kinds=batch.kinds,
+            kind_of=[batch.kind_of[at] for at in freed],
+            payloads=[batch.payloads[at] for at in freed],
+            keys=[batch.keys[at] for at in freed],
+        )
+        stored_again = await submit_jobs(statements, again, server_id=server_id)
+        stored.hints.extend(stored_again.hints)
+        for at, job_id in zip(freed, stored_again.ids, strict=True):
             stored.ids[at] = job_id
 
 
-def _columns(jobs: Sequence[PlacedJob]) -> dict[str, list[object]]:
-    specs = [job.spec for job in jobs]
+def _direct_columns(direct: Direct | None, count: int) -> dict[str, list[int | None]]:
+    """Return the columns of what is matched already; those without anything are empty."""
+    if direct is None or not direct.session_of:
+        return {"session_ids": [], "tokens": []}
+    sessions = [direct.session_of.get(place) for place in range(count)]
+    return {"session_ids": sessions, "tokens": [None if to is None else direct.tokens[to] for to in sessions]}
+
+
+def _columns(batch: Batch) -> dict[str, object]:
+    kinds = batch.kinds
+    specs = [kind.spec for kind in kinds]
     return {
-        "lane_ids": [job.lane_id for job in jobs],
+        "kind_of": batch.kind_of,
+        "payloads": batch.payloads,
+        "keys": batch.keys,
+        "lane_ids": [kind.lane_id for kind in kinds],
         "queues": [spec.queue for spec in specs],
         "priorities": [spec.priority for spec in specs],
         "types": [spec.type for spec in specs],
-        "payloads": [spec.payload for spec in specs],
-        "tags": _sparse([TAG_SEPARATOR.join(spec.tags) if spec.tags else None for spec in specs]),
-        "keys": _sparse([spec.key for spec in specs]),
+        "tags": [TAG_SEPARATOR.join(spec.tags) if spec.tags else None for spec in specs],
         "max_retries": [spec.retries.max_retries for spec in specs],
         "base_ms": [spec.retries.base_ms for spec in specs],
         "factors": [spec.retries.factor for spec in specs],
@@ -80,14 +172,9 @@ def _columns(jobs: Sequence[PlacedJob]) -> dict[str, list[object]]:
         "timeout_ms": [spec.timeout_ms for spec in specs],
         "grace_ms": [spec.grace_ms for spec in specs],
         "delay_ms": [spec.delay_ms for spec in specs],
-        "at": _sparse([spec.at for spec in specs]),
-        "run_ids": _sparse([job.run_id for job in jobs]),
-        "step_keys": _sparse([job.step_key for job in jobs]),
-        "previous_ids": _sparse([job.previous_id for job in jobs]),
-        "retry_rules": _sparse([spec.retries.rules() for spec in specs]),
+        "at": [spec.at for spec in specs],
+        "run_ids": [kind.run_id for kind in kinds],
+        "step_keys": [kind.step_key for kind in kinds],
+        "previous_ids": [kind.previous_id for kind in kinds],
+        "retry_rules": [spec.retries.rules() for spec in specs],
     }
-
-
-def _sparse(column: list[object]) -> list[object]:
-    """Return an empty column where nothing is set: unnest fills it up with NULL."""
-    return column if any(value is not None for value in column) else []

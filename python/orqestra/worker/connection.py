@@ -17,7 +17,6 @@ from orqestra.clock import Clock
 from orqestra.log import get_logger
 from orqestra.model import limits
 from orqestra.v1.worker_pb2 import Hello, LogsHello, Welcome
-from orqestra.v1.worker_pb2_grpc import WorkerServiceStub
 from orqestra.worker.identity import Identity
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.logs import Lane
@@ -29,6 +28,7 @@ WELCOME_OF_SEVERAL_SECONDS: Final = 1.5
 # Longer than any wait for a welcome, which then decides.
 CONNECT_SECONDS: Final = 10.0
 PAUSES_SECONDS: Final = (0.25, 0.5, 1.0)
+WORK: Final = "/orqestra.v1.WorkerService/Work"
 
 OPTIONS: Final = (
     ("grpc.max_send_message_length", limits.MESSAGE_BYTES),
@@ -121,7 +121,7 @@ class Connection:
             return StreamEnd(kind="STATE", reason=f"the number of this session can't be stored: {error}")
         channel = self._open_channel()
         try:
-            call: Call = WorkerServiceStub(channel).Work()
+            call: Call = channel.stream_stream(WORK)()
             welcome_seconds = WELCOME_SECONDS if len(self._addresses) == 1 else WELCOME_OF_SEVERAL_SECONDS
             self._stream = Stream(call, self._jobs, self._clock, self._welcomed, welcome_seconds=welcome_seconds)
             return await self._stream.run(hello)

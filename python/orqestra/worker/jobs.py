@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Final, assert_never
 
+from orqestra._dispatch import Assigned
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.report import AttemptRef
@@ -89,9 +90,15 @@ class Jobs:
         self.logs.forget()
         self.outgoing.restart()
 
-    def accept(self, assignments: Iterable[Assignment]) -> None:
-        """Take over jobs; while draining they are handed back."""
-        arrived = {attempt_of(each.attempt): each for each in assignments}
+    @property
+    def can_start(self) -> bool:
+        """Whether what has nothing to do may be told to be done at once."""
+        return not self._draining and self.lease is not None and self.lease.allows_start(boot_seconds())
+
+    def accept(self, assigned: Assigned) -> None:
+        """Take over jobs, those told apart only while `can_start`; while draining they are handed back."""
+        self.results.add_noops(assigned, time.time_ns() // 1000)
+        arrived = {attempt_of(each.attempt): each for each in map(Assignment.FromString, assigned.others)}
         if self._draining:
             self.outgoing.hand_back(arrived, DRAINING)
             return
@@ -103,7 +110,7 @@ class Jobs:
     def start_waiting(self) -> None:
         """Hand over what waits, and say until when commands may start there."""
         self._commands.allow(None if self.lease is None else self.lease.sure_until)
-        if self.lease is not None and self.lease.allows_start(boot_seconds()):
+        if self.can_start:
             now_us = time.time_ns() // 1000
             for attempt, assignment in self._slots.take_effortless().items():
                 self.results.add(attempt, nothing_done(assignment, now_us))
@@ -145,17 +152,21 @@ class Jobs:
             log.warning("output refused: the attempt is no longer ours", job_id=attempt.job_id)
         self._told()
 
-    def acknowledged(self, acks: Iterable[ResultAcks.Ack]) -> None:
-        """Take the answers to results: each of them ends the worker's duty."""
+    def acknowledged(self, message: bytes) -> bool:
+        """Take the answers to results: each of them ends the worker's duty. False: it is another message."""
+        answered = self.results.acknowledge(message)
+        if answered is None:
+            return False
         reached(Point.ACKNOWLEDGED)
         expected = (ResultAcks.VERDICT_ACCEPTED, ResultAcks.VERDICT_DUPLICATE)
-        for ack in acks:
-            attempt = attempt_of(ack.attempt)
-            unknown = ack.verdict == ResultAcks.VERDICT_UNKNOWN
-            if self._forget(attempt, keep_aside=unknown) and ack.verdict not in expected:
-                verdict = ResultAcks.Verdict.Name(ack.verdict)
-                log.warning("result not taken", job_id=attempt.job_id, fence=attempt.fence, verdict=verdict)
+        verdicts = {number: name for name, number in ResultAcks.Verdict.items()}
+        for attempt, verdict, was_here in answered:
+            self._commands.forget(attempt, keep_aside=verdict == ResultAcks.VERDICT_UNKNOWN)
+            if was_here and verdict not in expected:
+                name = verdicts.get(verdict, str(verdict))
+                log.warning("result not taken", job_id=attempt.job_id, fence=attempt.fence, verdict=name)
         self._told()
+        return True
 
     def read_reports(self) -> bool:
         """Take what the supervisor has to tell: call it when its descriptor is readable.

@@ -18,7 +18,6 @@ from orqestra.v1.worker_pb2 import (
     Beat,
     Held,
     LiveOutput,
-    Results,
     WorkerMessage,
 )
 from orqestra.worker.results import Unacknowledged
@@ -33,9 +32,7 @@ class Outgoing:
     def __init__(self, results: Unacknowledged) -> None:
         self._results = results
         self._woken = asyncio.Event()
-        self._data: deque[Callable[[], WorkerMessage | None]] = deque(
-            (self._take_results, self._take_output, self._take_live)
-        )
+        self._data: deque[Callable[[], bytes | None]] = deque((self._take_results, self._take_output, self._take_live))
         self.restart()
 
     def restart(self) -> None:
@@ -85,9 +82,10 @@ class Outgoing:
             self._live_bytes += len(output.data)
             self.wake()
 
-    def next(self) -> WorkerMessage | None:
-        """Take the next message; None if nothing waits."""
-        return self._next_control() or self._next_data()
+    def next(self) -> bytes | None:
+        """Take the next WorkerMessage, encoded; None if nothing waits."""
+        control = self._next_control()
+        return self._next_data() if control is None else control.SerializeToString()
 
     def _next_control(self) -> WorkerMessage | None:
         if self._beat is not None:
@@ -105,7 +103,7 @@ class Outgoing:
             return WorkerMessage(held=held)
         return None
 
-    def _next_data(self) -> WorkerMessage | None:
+    def _next_data(self) -> bytes | None:
         for _ in range(len(self._data)):
             take = self._data[0]
             self._data.rotate(-1)
@@ -113,20 +111,19 @@ class Outgoing:
                 return message
         return None
 
-    def _take_results(self) -> WorkerMessage | None:
-        results = self._results.take_results()
-        return WorkerMessage(results=Results(results=results)) if results else None
+    def _take_results(self) -> bytes | None:
+        return self._results.take_results()
 
-    def _take_output(self) -> WorkerMessage | None:
+    def _take_output(self) -> bytes | None:
         output = self._results.take_output()
-        return WorkerMessage(store_output=output) if output is not None else None
+        return WorkerMessage(store_output=output).SerializeToString() if output is not None else None
 
-    def _take_live(self) -> WorkerMessage | None:
+    def _take_live(self) -> bytes | None:
         if not self._live:
             return None
         live = self._live.popleft()
         self._live_bytes -= len(live.data)
-        return WorkerMessage(live_output=live)
+        return WorkerMessage(live_output=live).SerializeToString()
 
 
 def message_of(attempt: Ref) -> AttemptRef:

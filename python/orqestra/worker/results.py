@@ -4,15 +4,16 @@ Everything that ended is here from its end to its acknowledgement, across all st
 behind it.
 """
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from orqestra._dispatch import Assigned, Owed
 from orqestra.model.limits import BATCH_BYTES, BATCH_JOBS
 from orqestra.model.report import AttemptRef
 from orqestra.v1.jobs_pb2 import Stream
-from orqestra.v1.worker_pb2 import Result, StoreOutput
+from orqestra.v1.worker_pb2 import AttemptRef as Ref
+from orqestra.v1.worker_pb2 import StoreOutput
 from orqestra.worker.outcome import Finished, Piece
 
 # How much output may be on its way: a few hundred milliseconds of a good network.
@@ -39,41 +40,34 @@ class Unacknowledged:
     """
 
     def __init__(self) -> None:
-        self._results: dict[AttemptRef, Result] = {}
-        self._ready: dict[AttemptRef, Result] = {}
+        self._owed = Owed()
         self._transfers: dict[AttemptRef, _Transfer] = {}
         self._outstanding_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._results)
+        return len(self._owed)
 
     def __contains__(self, attempt: AttemptRef) -> bool:
-        return attempt in self._results
+        return attempt.named in self._owed
 
     def __iter__(self) -> Iterator[AttemptRef]:
-        return iter(self._results)
+        return (AttemptRef(*attempt) for attempt in self._owed.attempts())
 
     def add(self, attempt: AttemptRef, finished: Finished) -> None:
         """Keep the end of an attempt until it is acknowledged, and offer it, its output first."""
-        self._results[attempt] = finished.result
+        self._owed.add(attempt.named, finished.result.SerializeToString(), held_back=bool(finished.ahead))
+        self._forget_transfer(attempt)
         if finished.ahead:
             unsent = {(piece.stream, piece.offset): piece for piece in finished.ahead}
             self._transfers[attempt] = _Transfer(unsent=unsent)
-        else:
-            self._ready[attempt] = finished.result
 
-    def take_results(self) -> list[Result]:
-        """Return the results to be sent in one message: all that are ready, up to a batch."""
-        batch: list[Result] = []
-        size = 0
-        for result in self._ready.values():
-            size += result.ByteSize()
-            if batch and (size > BATCH_BYTES or len(batch) == BATCH_JOBS):
-                break
-            batch.append(result)
-        for attempt in list(itertools.islice(self._ready, len(batch))):
-            del self._ready[attempt]
-        return batch
+    def add_noops(self, assigned: Assigned, now_us: int) -> None:
+        """Keep the ends of jobs that have nothing to do, as they were assigned, and offer them."""
+        self._owed.add_noops(assigned, now_us)
+
+    def take_results(self) -> bytes | None:
+        """Return the results to be sent in one message: all that are ready, up to a batch; None: there are none."""
+        return self._owed.take(BATCH_JOBS, BATCH_BYTES)
 
     def take_output(self) -> StoreOutput | None:
         """Return the next piece of output to be sent; None if there is none or too much is on its way."""
@@ -84,7 +78,7 @@ class Unacknowledged:
                 place, piece = next(iter(transfer.unsent.items()))
                 transfer.sent[place] = transfer.unsent.pop(place)
                 self._outstanding_bytes += len(piece.data)
-                return store_output(self._results[attempt], piece)
+                return store_output(attempt, piece)
         return None
 
     def stored(self, attempt: AttemptRef, stream: Stream, offset: int) -> None:
@@ -96,24 +90,41 @@ class Unacknowledged:
         self._outstanding_bytes -= len(piece.data)
         if not transfer.sent and not transfer.unsent:
             del self._transfers[attempt]
-            self._ready[attempt] = self._results[attempt]
+            self._owed.release(attempt.named)
+
+    def acknowledge(self, message: bytes) -> list[tuple[AttemptRef, int, bool]] | None:
+        """Forget what a message with ResultAcks answers; None: it is another one.
+
+        Returns what others have to know of: the attempt, its verdict and whether it was here. That is all but
+        the expected ends of jobs that had nothing to do.
+        """
+        answered = self._owed.acknowledge(message)
+        if answered is None:
+            return None
+        told = [(AttemptRef(*attempt), verdict, was_owed) for attempt, verdict, was_owed in answered]
+        for attempt, _, _ in told:
+            self._forget_transfer(attempt)
+        return told
 
     def remove(self, attempt: AttemptRef) -> bool:
-        """Forget an attempt: it is acknowledged, or nobody wants it. Return whether it was here."""
-        self._ready.pop(attempt, None)
-        transfer = self._transfers.pop(attempt, None)
-        if transfer is not None:
-            self._outstanding_bytes -= sum(len(piece.data) for piece in transfer.sent.values())
-        return self._results.pop(attempt, None) is not None
+        """Forget an attempt: nobody wants it. Return whether it was here."""
+        self._forget_transfer(attempt)
+        return self._owed.remove(attempt.named)
 
     def offer_again(self) -> None:
         """Begin a new stream: whatever was sent on the old one and not acknowledged is sent again."""
         for transfer in self._transfers.values():
             transfer.restart()
         self._outstanding_bytes = 0
-        self._ready = {attempt: result for attempt, result in self._results.items() if attempt not in self._transfers}
+        self._owed.offer_again()
+
+    def _forget_transfer(self, attempt: AttemptRef) -> None:
+        transfer = self._transfers.pop(attempt, None)
+        if transfer is not None:
+            self._outstanding_bytes -= sum(len(piece.data) for piece in transfer.sent.values())
 
 
-def store_output(result: Result, piece: Piece) -> StoreOutput:
-    """Return a piece of the output of a result as it is sent."""
-    return StoreOutput(attempt=result.attempt, stream=piece.stream, offset=piece.offset, data=piece.data)
+def store_output(attempt: AttemptRef, piece: Piece) -> StoreOutput:
+    """Return a piece of the output of an attempt as it is sent."""
+    ref = Ref(job_id=attempt.job_id, fence=attempt.fence, token=attempt.token)
+    return StoreOutput(attempt=ref, stream=piece.stream, offset=piece.offset, data=piece.data)

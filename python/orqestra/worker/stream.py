@@ -12,6 +12,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
+from orqestra._dispatch import wire
 from orqestra.clock import Clock
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
@@ -27,7 +28,8 @@ WELCOME_SECONDS: Final = 5.0
 # How long a server may take to end a stream that the worker has closed.
 CLOSE_SECONDS: Final = 1.0
 
-Call = grpc.aio.StreamStreamCall[WorkerMessage, ServerMessage]
+# Bytes both ways: what is said of jobs by the hundred is read and written by `wire`.
+Call = grpc.aio.StreamStreamCall[bytes, bytes]
 
 log = get_logger(__name__)
 
@@ -118,7 +120,7 @@ class Stream:
     async def _write(self, hello: Hello) -> StreamEnd:
         try:
             await self._connected()
-            await self._call.write(WorkerMessage(hello=hello))
+            await self._call.write(WorkerMessage(hello=hello).SerializeToString())
             await self._welcomed.wait()
             await self._write_all()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -148,10 +150,21 @@ class Stream:
 
     async def _read(self) -> StreamEnd:
         while (message := await self._call.read()) is not grpc.aio.EOF:
-            assert isinstance(message, ServerMessage)
-            if (end := self._handle(message)) is not None:
+            assert isinstance(message, bytes)
+            if not self._take(message) and (end := self._handle(ServerMessage.FromString(message))) is not None:
                 return end
         return StreamEnd(kind="ENDED", reason="the server ended the stream")
+
+    def _take(self, message: bytes) -> bool:
+        """Act on what comes by the hundred; return whether this is such a message."""
+        if self._lease is None:
+            return False
+        if (assigned := wire.assigned(message, apart=self._jobs.can_start)) is not None:
+            reached(Point.RECEIVED)
+            self._outgoing.acknowledge(assigned.number)
+            self._jobs.accept(assigned)
+            return True
+        return self._jobs.acknowledged(message)
 
     def _handle(self, message: ServerMessage) -> StreamEnd | None:
         """Act on a message; return the end of the stream if it is one."""
@@ -164,18 +177,16 @@ class Stream:
             return StreamEnd(kind="PROTOCOL", reason=f"the server sent {kind} before Welcome")
         if kind == "beat_ack":
             self._beat_acknowledged(self._lease, message.beat_ack.seq)
-        elif kind == "assign":
-            reached(Point.RECEIVED)
-            self._outgoing.acknowledge(message.assign.number)
-            self._jobs.accept(message.assign.jobs)
         else:
             self._handle_rest(kind, message)
         return None
 
     def _handle_rest(self, kind: str | None, message: ServerMessage) -> None:
         match kind:
-            case "result_acks":
-                self._jobs.acknowledged(message.result_acks.acks)
+            case "assign" | "result_acks":
+                # A later version has said more beside it.
+                message.DiscardUnknownFields()
+                self._take(message.SerializeToString())
             case "output_ack":
                 self._jobs.output_stored(message.output_ack)
             case "cancel":

@@ -16,6 +16,8 @@ from tests.support.working import held, working
 pytestmark = pytest.mark.everywhere
 
 KIB = 1024
+# A field that none of our messages has.
+LATER = b"\xa2\x06\x05later"
 Phase = pb.HeldAttempt.Phase
 
 
@@ -50,6 +52,23 @@ async def test_noops_end_at_once_in_few_messages(peer: Peer, tmp_path: Path) -> 
 
     assert (len(first.results), len(second.results)) == (1000, 500)
     assert all(result.ok and result.exit_code == 0 for result in first.results)
+
+
+async def test_what_a_later_server_says_beside_it_is_passed_over(peer: Peer, tmp_path: Path) -> None:
+    async with working(peer, tmp_path):
+        session = await peer.welcomed()
+        jobs = [assignment(1, type="noop"), shell(2, "true")]
+
+        await session.send(LATER, assign=pb.Assign(number=1, jobs=jobs))
+        ended: set[int] = set()
+        while len(ended) < len(jobs):
+            ended |= {result.attempt.job_id for result in (await session.receive("results")).results}
+        acks = [pb.ResultAcks.Ack(attempt=job.attempt, verdict=pb.ResultAcks.VERDICT_ACCEPTED) for job in jobs]
+        await session.send(LATER, result_acks=pb.ResultAcks(acks=acks))
+        await session.send(list_held=pb.ListHeld(seq=1))
+        answer = await session.receive("held")
+
+    assert list(answer.held) == []
 
 
 async def test_jobs_beyond_the_slots_wait_their_turn(peer: Peer, tmp_path: Path, gate: Fifo) -> None:

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from orqestra.model import limits
-from orqestra.v1.worker_pb2 import HeldAttempt, OutputAck, Result, ResultAcks
+from orqestra.v1.worker_pb2 import HeldAttempt, OutputAck, Result, ResultAcks, WorkerMessage
 from orqestra.worker.jobs import Jobs
 from orqestra.worker.lease import Lease, boot_seconds
 from orqestra.worker.outgoing import attempt_of
@@ -20,6 +20,7 @@ from orqestra.worker.shell import Shell
 from orqestra.worker.supervised import Supervision
 from orqestra.worker.surroundings import Surroundings
 from tests.support.fifo import Fifo
+from tests.support.on_wire import accept, acks_of, results_in
 from tests.support.spooling import segments
 from tests.support.supervising import supervision, supervisor_pid
 from tests.support.waiting import until
@@ -79,14 +80,14 @@ async def quiet(jobs: Jobs) -> None:
 async def offered(jobs: Jobs) -> Result:
     """Return the next result, once it is durable."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (results := jobs.results.take_results()):
+        while (message := jobs.results.take_results()) is None:
             await jobs.outgoing.wait()
-    (result,) = results
+    (result,) = results_in(message)
     return result
 
 
 def acknowledge(jobs: Jobs, result: Result, verdict: ResultAcks.Verdict = ResultAcks.VERDICT_ACCEPTED) -> None:
-    jobs.acknowledged([ResultAcks.Ack(attempt=result.attempt, verdict=verdict)])
+    assert jobs.acknowledged(acks_of([(result.attempt, verdict)]))
 
 
 async def deleted(tmp_path: Path) -> None:
@@ -102,13 +103,13 @@ async def handed_back(jobs: Jobs, count: int) -> list[int]:
             if (message := jobs.outgoing.next()) is None:
                 await jobs.outgoing.wait()
             else:
-                found += [attempt.job_id for attempt in message.assign_nack.attempts]
+                found += [attempt.job_id for attempt in WorkerMessage.FromString(message).assign_nack.attempts]
     return found
 
 
 @pytest.mark.everywhere
 async def test_nothing_is_started_without_a_session(jobs: Jobs) -> None:
-    jobs.accept([shell(1, "true"), assignment(2, type="noop")])
+    accept(jobs, [shell(1, "true"), assignment(2, type="noop")])
     assert phases(jobs) == {1: Phase.PHASE_RUNNING, 2: Phase.PHASE_QUEUED}
 
     before_us = time.time_ns() // 1000
@@ -117,7 +118,7 @@ async def test_nothing_is_started_without_a_session(jobs: Jobs) -> None:
 
     assert phases(jobs) == {1: Phase.PHASE_RUNNING, 2: Phase.PHASE_FINISHED}
     await quiet(jobs)
-    assert all(result.started_at_us >= before_us for result in jobs.results.take_results())
+    assert all(result.started_at_us >= before_us for result in results_in(jobs.results.take_results()))
     assert phases(jobs) == {1: Phase.PHASE_FINISHED, 2: Phase.PHASE_FINISHED}
 
 
@@ -125,7 +126,7 @@ async def test_nothing_is_started_without_a_session(jobs: Jobs) -> None:
 async def test_a_slot_that_falls_free_between_two_sessions_stays_free(jobs: Jobs, tmp_path: Path) -> None:
     with Fifo(tmp_path / "started") as started, Fifo(tmp_path / "gate") as gate:
         jobs.lease = lease()
-        jobs.accept([shell(1, f"echo > {started}; read _ < {gate}"), shell(2, "true")])
+        accept(jobs, [shell(1, f"echo > {started}; read _ < {gate}"), shell(2, "true")])
         await started.line()
 
         jobs.end_session()
@@ -140,7 +141,7 @@ async def test_a_slot_that_falls_free_between_two_sessions_stays_free(jobs: Jobs
 async def test_nothing_is_started_once_the_lease_may_be_over(jobs: Jobs) -> None:
     jobs.lease = lease(sent_seconds_ago=LEASE_SECONDS)
 
-    jobs.accept([shell(1, "true"), assignment(2, type="noop")])
+    accept(jobs, [shell(1, "true"), assignment(2, type="noop")])
 
     assert phases(jobs) == {1: Phase.PHASE_RUNNING, 2: Phase.PHASE_QUEUED}
     jobs.drain()
@@ -151,11 +152,11 @@ async def test_an_attempt_that_comes_twice_is_one(jobs: Jobs) -> None:
     jobs.lease = lease()
     twice = [shell(1, "true"), assignment(2, type="noop")]
 
-    jobs.accept([*twice, *twice])
-    jobs.accept(twice)
+    accept(jobs, [*twice, *twice])
+    accept(jobs, twice)
     assert len(jobs.held()) == 2
     await quiet(jobs)
-    jobs.accept(twice)
+    accept(jobs, twice)
 
     assert phases(jobs) == {1: Phase.PHASE_FINISHED, 2: Phase.PHASE_FINISHED}
 
@@ -163,7 +164,7 @@ async def test_an_attempt_that_comes_twice_is_one(jobs: Jobs) -> None:
 async def test_a_cancelled_command_is_not_handed_back_by_the_drain(jobs: Jobs) -> None:
     jobs.lease = lease()
     job = shell(1, "sleep 30")
-    jobs.accept([job])
+    accept(jobs, [job])
     jobs.drain()
     jobs.return_running()
 
@@ -176,7 +177,7 @@ async def test_a_cancelled_command_is_not_handed_back_by_the_drain(jobs: Jobs) -
 async def test_a_revoked_command_keeps_its_slot_until_it_has_ended(jobs: Jobs) -> None:
     jobs.lease = lease()
     first, second = shell(1, "sleep 30"), shell(2, "sleep 30")
-    jobs.accept([first, second])
+    accept(jobs, [first, second])
 
     jobs.revoke([attempt_of(first.attempt)])
     assert phases(jobs) == {2: Phase.PHASE_RUNNING}
@@ -190,7 +191,7 @@ async def test_a_revoked_command_keeps_its_slot_until_it_has_ended(jobs: Jobs) -
 async def test_what_was_not_acknowledged_is_held_and_offered_by_the_next_process(tmp_path: Path) -> None:
     async with working(tmp_path) as first:
         first.lease = lease()
-        first.accept([shell(1, "echo kept; exit 3"), assignment(2, type="noop")])
+        accept(first, [shell(1, "echo kept; exit 3"), assignment(2, type="noop")])
         acknowledge(first, await offered(first))
         await quiet(first)
 
@@ -210,7 +211,7 @@ async def test_what_ran_nothing_is_not_kept_for_the_next_process(tmp_path: Path)
     waiting = shell(4, "true")
     async with working(tmp_path) as first:
         first.lease = lease()
-        first.accept([assignment(1, type="noop"), assignment(2, type="none"), shell(3, "sleep 30"), waiting])
+        accept(first, [assignment(1, type="noop"), assignment(2, type="none"), shell(3, "sleep 30"), waiting])
         first.cancel([attempt_of(waiting.attempt)])
         finished = {1: Phase.PHASE_FINISHED, 2: Phase.PHASE_FINISHED, 4: Phase.PHASE_FINISHED}
         await until(lambda: phases(first) == {**finished, 3: Phase.PHASE_RUNNING})
@@ -223,7 +224,7 @@ async def test_what_is_revoked_is_not_offered_again(tmp_path: Path) -> None:
     job = shell(1, "echo kept")
     async with working(tmp_path) as first:
         first.lease = lease()
-        first.accept([job])
+        accept(first, [job])
         await offered(first)
 
     async with working(tmp_path) as second:
@@ -238,7 +239,7 @@ async def test_what_is_revoked_is_not_offered_again(tmp_path: Path) -> None:
 async def test_the_result_of_a_job_that_nobody_knows_is_kept_aside(tmp_path: Path) -> None:
     async with working(tmp_path) as jobs:
         jobs.lease = lease()
-        jobs.accept([shell(1, "echo whose?")])
+        accept(jobs, [shell(1, "echo whose?")])
         acknowledge(jobs, await offered(jobs), ResultAcks.VERDICT_UNKNOWN)
         await deleted(tmp_path)
 
@@ -249,7 +250,7 @@ async def test_the_result_of_a_job_that_nobody_knows_is_kept_aside(tmp_path: Pat
 async def test_the_result_whose_output_is_refused_is_kept_aside(tmp_path: Path) -> None:
     async with working(tmp_path) as jobs:
         jobs.lease = lease()
-        jobs.accept([shell(1, f"head -c {limits.OUTPUT_INLINE_BYTES + 1} /dev/zero")])
+        accept(jobs, [shell(1, f"head -c {limits.OUTPUT_INLINE_BYTES + 1} /dev/zero")])
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (piece := jobs.results.take_output()) is None:
                 await jobs.outgoing.wait()
@@ -267,9 +268,9 @@ async def test_what_runs_and_what_ended_is_taken_over_by_the_next_daemon(tmp_pat
         killed = Jobs(2, Shell({b"PATH": b"/usr/bin:/bin"}, tmp_path / "jobs", Surroundings()))
         with attached(killed, first):
             killed.lease = lease()
-            killed.accept([shell(1, "sleep 30", timeout_ms=60_000), shell(2, "exit 3"), shell(3, "sleep 30")])
+            accept(killed, [shell(1, "sleep 30", timeout_ms=60_000), shell(2, "exit 3"), shell(3, "sleep 30")])
             await offered(killed)
-            killed.accept([shell(4, "true")])
+            accept(killed, [shell(4, "true")])
         assert first.supervisor is not None
         first.supervisor.hang_up()
 
@@ -285,14 +286,14 @@ async def test_what_runs_and_what_ended_is_taken_over_by_the_next_daemon(tmp_pat
 
             # and new ones wait until there is room
             next_.lease = lease()
-            next_.accept([shell(5, "true")])
-            assert next_.results.take_results() == []
+            accept(next_, [shell(5, "true")])
+            assert next_.results.take_results() is None
             next_.cancel([attempt_of(shell(1, "").attempt), attempt_of(shell(3, "").attempt)])
             reasons: dict[int, str] = {}
             while len(reasons) < 4:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await next_.outgoing.wait()
-                reasons |= {result.attempt.job_id: result.reason for result in next_.results.take_results()}
+                reasons |= {each.attempt.job_id: each.reason for each in results_in(next_.results.take_results())}
             # Nobody here knows that it was not the drain or the orphan timeout: a cancel is known to the server.
             assert reasons == {1: "returned", 3: "returned", 4: "exited", 5: "exited"}
 
@@ -303,7 +304,7 @@ async def test_with_its_supervisor_everything_that_ran_is_lost_and_the_rest_goes
         with attached(jobs, kept):
             # given one that has ended and is not acknowledged, one that runs, and one that waits
             jobs.lease = lease()
-            jobs.accept([shell(1, "echo kept"), shell(2, "sleep 30"), shell(3, "echo waited")])
+            accept(jobs, [shell(1, "echo kept"), shell(2, "sleep 30"), shell(3, "echo waited")])
             assert (await offered(jobs)).attempt.job_id == 1
 
             # when the supervisor is killed, then nothing is offered until there is another
@@ -311,7 +312,7 @@ async def test_with_its_supervisor_everything_that_ran_is_lost_and_the_rest_goes
             await until(lambda: jobs.offered_slots == 0)
             assert "supervisor" in jobs.health
             assert phases(jobs) == {1: Phase.PHASE_FINISHED}
-            jobs.accept([shell(3, "echo waited")])
+            accept(jobs, [shell(3, "echo waited")])
             assert phases(jobs) == {1: Phase.PHASE_FINISHED, 3: Phase.PHASE_QUEUED}
             kept.lost()
 
@@ -322,7 +323,7 @@ async def test_with_its_supervisor_everything_that_ran_is_lost_and_the_rest_goes
             assert (await offered(jobs)).stdout == b"waited\n"
             assert phases(jobs) == {1: Phase.PHASE_FINISHED, 3: Phase.PHASE_FINISHED}
             jobs.results.offer_again()
-            results = jobs.results.take_results()
+            results = results_in(jobs.results.take_results())
             assert [result.stdout for result in results] == [b"kept\n", b"waited\n"]
             for result in results:
                 acknowledge(jobs, result)
@@ -338,13 +339,11 @@ async def test_a_job_is_handed_back_when_the_machine_cannot_start_it(tmp_path: P
         (tmp_path / "jobs").rmdir()
         (tmp_path / "jobs").touch()
 
-        jobs.accept([shell(1, "true")])
+        accept(jobs, [shell(1, "true")])
         await quiet(jobs)
 
         # then it says so, and wants no more for now
-        message = jobs.outgoing.next()
-        assert message is not None
-        nack = message.assign_nack
+        nack = WorkerMessage.FromString(jobs.outgoing.next() or b"").assign_nack
         assert [attempt.job_id for attempt in nack.attempts] == [1]
         assert jobs.health == nack.reason
         assert jobs.offered_slots == 0

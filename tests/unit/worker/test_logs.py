@@ -2,7 +2,7 @@
 
 from orqestra.model.report import AttemptRef
 from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT
-from orqestra.v1.worker_pb2 import LiveOutput
+from orqestra.v1.worker_pb2 import LiveOutput, WorkerMessage
 from orqestra.worker.logs import STREAM_BYTES, Logs
 from orqestra.worker.outgoing import Outgoing
 from orqestra.worker.results import Unacknowledged
@@ -97,5 +97,5 @@ def test_without_a_lane_it_goes_with_the_rest() -> None:
 
     message = outgoing.next()
     assert message is not None
-    assert message.live_output.offset == 3
+    assert WorkerMessage.FromString(message).live_output.offset == 3
     assert waiting.next(PLENTY) is None

@@ -16,7 +16,7 @@ def ref(job_id: int) -> AttemptRef:
 def written(outgoing: Outgoing) -> list[WorkerMessage]:
     messages = []
     while (message := outgoing.next()) is not None:
-        messages.append(message)
+        messages.append(WorkerMessage.FromString(message))
     return messages
 
 
@@ -60,7 +60,7 @@ async def test_results_do_not_starve_live_output() -> None:
         results.add(ref(job_id), Finished(result=Result()))
         message = outgoing.next()
         assert message is not None
-        seen.append(message)
+        seen.append(WorkerMessage.FromString(message))
 
     assert kinds(seen) == ["results", "live_output"]
 

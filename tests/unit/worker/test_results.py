@@ -7,6 +7,7 @@ from orqestra.v1.worker_pb2 import Result, StoreOutput
 from orqestra.worker.outcome import Finished, Piece
 from orqestra.worker.outgoing import message_of
 from orqestra.worker.results import OUTPUT_WINDOW_BYTES, Unacknowledged
+from tests.support.on_wire import results_in
 
 
 def ref(job_id: int) -> AttemptRef:
@@ -23,7 +24,7 @@ def add(results: Unacknowledged, job_id: int, *, chunks: int = 0, inline: bytes 
 
 
 def taken(results: Unacknowledged) -> list[int]:
-    return [result.attempt.job_id for result in results.take_results()]
+    return [result.attempt.job_id for result in results_in(results.take_results())]
 
 
 def take_all_output(results: Unacknowledged) -> list[StoreOutput]:

@@ -24,6 +24,8 @@ pub struct Queue {
     pub suspects: Bits,
     /// The lanes that were woken after they were last asked.
     woken: Bits,
+    /// The lanes of which Postgres held more than Redis when they were last asked.
+    pub partial: Bits,
 }
 
 /// A lane of some queue.
@@ -125,6 +127,23 @@ impl Lanes {
         }
     }
 
+    /// Postgres holds more of these lanes than Redis. That holds until they are woken.
+    pub fn found_partial(&mut self, lanes: &[i32]) {
+        for lane in lanes {
+            if let Some(place) = self.place_of_lane.get(lane) {
+                let queue = &mut self.queues[place.queue];
+                if !queue.woken.contains(place.bit) {
+                    queue.partial.insert(place.bit);
+                }
+            }
+        }
+    }
+
+    /// Where a lane stands.
+    pub fn place(&self, lane: i32) -> Option<Place> {
+        self.place_of_lane.get(&lane).copied()
+    }
+
     /// Append the ids of lanes that are asked now, in decimal, with commas between.
     pub fn ask(&mut self, queue: usize, bits: &[usize], text: &mut String) {
         let queue = &mut self.queues[queue];
@@ -150,5 +169,6 @@ impl Queue {
     fn wake(&mut self, bit: usize) {
         self.suspects.insert(bit);
         self.woken.insert(bit);
+        self.partial.remove(bit);
     }
 }

@@ -28,6 +28,7 @@ pub struct Matcher {
     lanes: Lanes,
     roster: Roster,
     turn: Rotation,
+    direct_turn: Rotation,
 }
 
 /// What one profile could take now.
@@ -162,6 +163,39 @@ impl Matcher {
     /// demand is still asked, because the take may have looked before the wake.
     pub fn found_empty(&mut self, lanes: &[i32]) {
         self.lanes.found_empty(lanes);
+    }
+
+    /// The take that the last demand led to found that Postgres holds more of these lanes than Redis.
+    pub fn found_partial(&mut self, lanes: &[i32]) {
+        self.lanes.found_partial(lanes);
+    }
+
+    /// Take credit for at most `count` new jobs of a lane, which then need no hint: of profiles for which
+    /// nothing waits, in whatever lane, so that nobody who came before is passed. The session of each.
+    pub fn direct(&mut self, lane: i32, count: usize, now_ms: i64) -> Vec<i64> {
+        self.roster.advance(now_ms);
+        let Some(place) = self.lanes.place(lane) else {
+            return Vec::new();
+        };
+        let (profiles, lanes) = (self.roster.profiles(), &self.lanes);
+        let chosen = self.direct_turn.pick(count, |start| {
+            let start = start as u32;
+            let circle = profiles.range(start..).chain(profiles.range(..start));
+            let clear = circle.filter(|(_, profile)| {
+                profile.credits > 0 && profile.serves(place) && profile.is_clear(lanes)
+            });
+            clear.map(|(number, _)| *number as usize)
+        });
+        let numbers: Vec<u32> = chosen.into_iter().map(|number| number as u32).collect();
+        let credits: Vec<usize> = numbers
+            .iter()
+            .map(|number| profiles[number].credits)
+            .collect();
+        let mut sessions = Vec::new();
+        for (profile, share) in numbers.into_iter().zip(fair_shares(&credits, count)) {
+            sessions.extend((0..share).map_while(|_| self.roster.take_credit(profile)));
+        }
+        sessions
     }
 
     /// What could be taken now: for every profile in turn that has credit and lanes that may have

@@ -82,6 +82,17 @@ impl Profile {
         self.credits > 0 && self.views.iter().any(|view| view.is_hungry(lanes))
     }
 
+    /// Whether it serves that lane.
+    pub fn serves(&self, place: Place) -> bool {
+        let mut views = self.views.iter();
+        views.any(|view| view.queue == place.queue && view.serves.contains(place.bit))
+    }
+
+    /// Whether nothing waits for it: no lane that it serves may have something.
+    pub fn is_clear(&self, lanes: &Lanes) -> bool {
+        self.views.iter().all(|view| view.is_clear(lanes))
+    }
+
     /// How many of its lanes may have something.
     pub fn suspects(&self, lanes: &Lanes) -> usize {
         self.views.iter().map(|view| view.suspects(lanes)).sum()
@@ -121,6 +132,10 @@ impl Kind {
 impl View {
     fn is_hungry(&self, lanes: &Lanes) -> bool {
         self.serves.meets(&lanes.at(self.queue).suspects)
+    }
+
+    fn is_clear(&self, lanes: &Lanes) -> bool {
+        !self.is_hungry(lanes) && !self.serves.meets(&lanes.at(self.queue).partial)
     }
 
     fn suspects(&self, lanes: &Lanes) -> usize {

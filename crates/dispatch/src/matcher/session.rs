@@ -6,9 +6,9 @@
 /// after all; what waits for a second is handed back.
 pub const PREFETCH_WINDOW_MS: i64 = 80;
 
-/// The most jobs sent beyond the slots of a session: a quarter of the largest batch, which bounds
-/// what goes back when a session breaks.
-pub const PREFETCH_MAX: u32 = 256;
+/// The most jobs sent beyond the slots of a session: the largest batch, which bounds what goes back when
+/// a session breaks. With a quarter of it each stage moved batches so small that they cost a third more.
+pub const PREFETCH_MAX: u32 = 1000;
 
 /// One stream of one worker.
 #[derive(Debug)]

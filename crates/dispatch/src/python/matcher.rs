@@ -84,6 +84,21 @@ impl Matcher {
         self.inner.found_empty(&lanes);
     }
 
+    fn found_partial(&mut self, lanes: Vec<i32>) {
+        self.inner.found_partial(&lanes);
+    }
+
+    fn direct(
+        &mut self,
+        py: Python<'_>,
+        lane: i32,
+        count: usize,
+        now_ms: i64,
+    ) -> PyResult<Py<PyList>> {
+        let sessions = self.inner.direct(lane, count, now_ms);
+        Ok(PyList::new(py, sessions)?.unbind())
+    }
+
     #[pyo3(signature = (now_ms, max_lanes = 64, max_hints = 1000))]
     fn demand(
         &mut self,

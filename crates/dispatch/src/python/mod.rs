@@ -16,6 +16,7 @@ mod outbox;
 mod reports;
 #[cfg(target_os = "linux")]
 mod supervisor;
+mod wire;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -45,6 +46,8 @@ mod _dispatch {
     #[cfg(target_os = "linux")]
     #[pymodule_export]
     use super::supervisor::{Supervisor, supervise};
+    #[pymodule_export]
+    use super::wire::{Assigned, Attempts, Claimed, Jobs, Owed, Results, Successes, Wire};
 }
 
 impl From<InvalidInput> for PyErr {

@@ -6,29 +6,44 @@
 -- name: submit_jobs
 -- Ids follow the order of submission; keys are inserted in their own order, so that two servers that
 -- insert the same keys cannot deadlock. One outbox row carries the hints of all rows really inserted.
-WITH input AS MATERIALIZED (
-    SELECT nextval('jobs_id_seq') AS id, i.*,
-           coalesce(i.at, statement_timestamp() + i.delay_ms * interval '1 millisecond') AS available_at
-    FROM unnest(:lane_ids::integer[], :queues::text[], :priorities::smallint[], :types::text[], :payloads::bytea[],
-                :tags::text[], :keys::text[], :max_retries::integer[], :base_ms::bigint[], :factors::float8[],
-                :cap_ms::bigint[], :timeout_ms::bigint[], :grace_ms::bigint[], :delay_ms::bigint[],
-                :at::timestamptz[], :run_ids::bigint[], :step_keys::text[], :previous_ids::bigint[],
-                :retry_rules::text[])
-         WITH ORDINALITY AS i(lane_id, queue, priority, type, payload, tags, key, max_retries, base_ms, factor,
-                              cap_ms, timeout_ms, grace_ms, delay_ms, at, run_id, step_key, previous_id,
-                              retry_rules, position)
+-- What jobs have in common comes once, as a kind. A job with a session is stored as running there (direct
+-- match), unless the session is closed.
+WITH kinds AS (
+    SELECT k.*, coalesce(k.at, statement_timestamp() + k.delay_ms * interval '1 millisecond') AS available_at
+    FROM unnest(:lane_ids::integer[], :queues::text[], :priorities::smallint[], :types::text[], :tags::text[],
+                :max_retries::integer[], :base_ms::bigint[], :factors::float8[], :cap_ms::bigint[],
+                :timeout_ms::bigint[], :grace_ms::bigint[], :delay_ms::bigint[], :at::timestamptz[],
+                :run_ids::bigint[], :step_keys::text[], :previous_ids::bigint[], :retry_rules::text[])
+         WITH ORDINALITY AS k(lane_id, queue, priority, type, tags, max_retries, base_ms, factor, cap_ms,
+                              timeout_ms, grace_ms, delay_ms, at, run_id, step_key, previous_id, retry_rules,
+                              number)
+),
+input AS MATERIALIZED (
+    SELECT nextval('jobs_id_seq') AS id, ordered.*
+    FROM (
+        SELECT i.payload, i.key, i.position, s.id AS session_id, s.worker_id, i.token, k.*
+        FROM unnest(:kind_of::bigint[], :payloads::bytea[], :keys::text[], :session_ids::bigint[], :tokens::bigint[])
+             WITH ORDINALITY AS i(kind, payload, key, session_id, token, position)
+        JOIN kinds k ON k.number = i.kind
+        LEFT JOIN sessions s ON s.id = i.session_id AND s.closed_at IS NULL
+        ORDER BY i.position
+    ) AS ordered
 ),
 new AS (
     INSERT INTO jobs (id, lane_id, queue, priority, type, payload, tags, idempotency_key, max_retries,
                       backoff_base_ms, backoff_factor, backoff_cap_ms, timeout_ms, grace_ms,
-                      available_at, delayed, run_id, step_key, previous_job_id, retry_rules)
+                      available_at, delayed, run_id, step_key, previous_job_id, retry_rules,
+                      state, fence, token, session_id, worker_id, started_at)
     SELECT id, lane_id, queue, priority, type, payload, string_to_array(tags, E'\x1f'), key, max_retries,
            base_ms, factor, cap_ms, timeout_ms, grace_ms,
-           available_at, available_at > statement_timestamp(), run_id, step_key, previous_id, retry_rules
+           available_at, available_at > statement_timestamp(), run_id, step_key, previous_id, retry_rules,
+           CASE WHEN session_id IS NULL THEN 'pending' ELSE 'running' END,
+           CASE WHEN session_id IS NULL THEN 0 ELSE 1 END, CASE WHEN session_id IS NOT NULL THEN token END,
+           session_id, worker_id, CASE WHEN session_id IS NOT NULL THEN statement_timestamp() END
     FROM input
     ORDER BY key, id
     ON CONFLICT DO NOTHING
-    RETURNING id, lane_id, priority, available_at, delayed
+    RETURNING id, lane_id, priority, available_at, delayed, session_id
 ),
 hints AS (
     INSERT INTO outbox (server_id, entries)
@@ -37,6 +52,7 @@ hints AS (
                || int8send(CASE WHEN delayed THEN ceil(extract(epoch FROM available_at) * 1000)::bigint ELSE 0 END),
                ''::bytea ORDER BY id)
     FROM new
+    WHERE session_id IS NULL
     HAVING count(*) > 0
     RETURNING id, entries
 )
@@ -44,6 +60,7 @@ SELECT (SELECT array_agg(id ORDER BY position) FROM input) AS ids,
        -- which of them are really new; null when all are
        CASE WHEN (SELECT count(*) FROM new) < (SELECT count(*) FROM input)
             THEN coalesce((SELECT array_agg(id) FROM new), '{}') END AS new_ids,
+       coalesce((SELECT array_agg(id) FROM new WHERE session_id IS NOT NULL), '{}') AS running_ids,
        (SELECT id FROM hints) AS outbox_id,
        (SELECT entries FROM hints) AS entries;
 
@@ -52,7 +69,8 @@ SELECT idempotency_key, id FROM jobs WHERE idempotency_key = ANY(:keys::text[]);
 
 -- name: claim_jobs
 -- A row in other hands is a lost race, hence SKIP LOCKED. The session is read, not locked: a claim that
--- lands on a session closed meanwhile is found by the sweep.
+-- lands on a session closed meanwhile is found by the sweep. Answers in columns, one row of arrays; those of
+-- steps are null where no job is one.
 WITH locked AS (
     SELECT w.id, w.session_id, w.token, s.worker_id,
            octet_length(j.payload) + CASE WHEN j.previous_job_id IS NULL THEN 0 ELSE (
@@ -70,23 +88,46 @@ WITH locked AS (
 -- what is beyond the bytes of a batch stays where it is and is taken again
 fitting AS (
     SELECT l.*, sum(size) OVER (ORDER BY id) - size AS bytes_before FROM locked l
+),
+claimed AS (
+    UPDATE jobs j
+    SET state = 'running', delayed = false, fence = j.fence + 1, token = l.token,
+        session_id = l.session_id, worker_id = l.worker_id, started_at = statement_timestamp()
+    FROM fitting l
+    WHERE j.id = l.id AND l.bytes_before < :batch_bytes
+    RETURNING j.session_id, j.id, j.fence, j.token, j.type, j.payload, j.attempt, j.timeout_ms, j.grace_ms,
+              j.run_id, j.step_key, j.previous_job_id
 )
-UPDATE jobs j
-SET state = 'running', delayed = false, fence = j.fence + 1, token = l.token,
-    session_id = l.session_id, worker_id = l.worker_id, started_at = statement_timestamp()
-FROM fitting l
-WHERE j.id = l.id AND l.bytes_before < :batch_bytes
-RETURNING j.session_id, j.id, j.fence, j.token, j.type, j.payload, j.attempt, j.timeout_ms, j.grace_ms,
-          j.run_id, j.step_key, j.previous_job_id;
+SELECT coalesce(array_agg(session_id), '{}') AS session_ids, coalesce(array_agg(id), '{}') AS ids,
+       coalesce(array_agg(fence), '{}') AS fences, coalesce(array_agg(token), '{}') AS tokens,
+       coalesce(array_agg(type), '{}') AS types, coalesce(array_agg(payload), '{}') AS payloads,
+       coalesce(array_agg(attempt), '{}') AS attempts, coalesce(array_agg(timeout_ms), '{}') AS timeouts_ms,
+       coalesce(array_agg(grace_ms), '{}') AS graces_ms,
+       CASE WHEN count(run_id) > 0 THEN array_agg(run_id) END AS run_ids,
+       CASE WHEN count(run_id) > 0 THEN array_agg(step_key) END AS step_keys,
+       CASE WHEN count(run_id) > 0 THEN array_agg(previous_job_id) END AS previous_ids
+FROM claimed;
 
 -- name: find_claimed
 -- What a claim whose answer was lost has claimed, by its tokens, as it would have answered. To be asked
 -- when its backend is gone.
-SELECT j.session_id, j.id, j.fence, j.token, j.type, j.payload, j.attempt, j.timeout_ms, j.grace_ms,
-       j.run_id, j.step_key, j.previous_job_id
-FROM unnest(:ids::bigint[], :session_ids::bigint[], :tokens::bigint[]) AS w(id, session_id, token)
-JOIN jobs j ON j.id = w.id
-WHERE CASE WHEN (j.state, j.session_id, j.token) = (:running::text, w.session_id, w.token) THEN true ELSE false END;
+WITH claimed AS (
+    SELECT j.session_id, j.id, j.fence, j.token, j.type, j.payload, j.attempt, j.timeout_ms, j.grace_ms,
+           j.run_id, j.step_key, j.previous_job_id
+    FROM unnest(:ids::bigint[], :session_ids::bigint[], :tokens::bigint[]) AS w(id, session_id, token)
+    JOIN jobs j ON j.id = w.id
+    WHERE CASE WHEN (j.state, j.session_id, j.token) = (:running::text, w.session_id, w.token)
+               THEN true ELSE false END
+)
+SELECT coalesce(array_agg(session_id), '{}') AS session_ids, coalesce(array_agg(id), '{}') AS ids,
+       coalesce(array_agg(fence), '{}') AS fences, coalesce(array_agg(token), '{}') AS tokens,
+       coalesce(array_agg(type), '{}') AS types, coalesce(array_agg(payload), '{}') AS payloads,
+       coalesce(array_agg(attempt), '{}') AS attempts, coalesce(array_agg(timeout_ms), '{}') AS timeouts_ms,
+       coalesce(array_agg(grace_ms), '{}') AS graces_ms,
+       CASE WHEN count(run_id) > 0 THEN array_agg(run_id) END AS run_ids,
+       CASE WHEN count(run_id) > 0 THEN array_agg(step_key) END AS step_keys,
+       CASE WHEN count(run_id) > 0 THEN array_agg(previous_job_id) END AS previous_ids
+FROM claimed;
 
 -- name: look_at
 -- What became of hints that were not claimed: only the waiting ones are of interest.
@@ -145,30 +186,35 @@ CROSS JOIN LATERAL (
 ORDER BY d.available_at, d.id LIMIT :page;
 
 -- name: settle_completed
--- Plain jobs that succeeded and that nobody wants cancelled. What this does not return goes the slow way.
+-- Plain jobs that succeeded and that nobody wants cancelled: all output is in the result, the exit code is 0.
+-- What this does not return goes the slow way. A column of nothing but nothing comes empty, and unnest fills it.
 WITH locked AS (
     SELECT r.*
     FROM unnest(:ids::bigint[], :session_ids::bigint[], :fences::bigint[], :tokens::bigint[],
-                :exit_codes::integer[], :reasons::text[], :stdouts::bytea[], :stderrs::bytea[],
-                :stdout_bytes::bigint[], :stderr_bytes::bigint[], :truncated::boolean[],
+                :stdouts::bytea[], :stderrs::bytea[],
                 :wall_us::bigint[], :user_us::bigint[], :system_us::bigint[], :max_rss_kb::bigint[])
-         AS r(id, session_id, fence, token, exit_code, reason, stdout, stderr, stdout_bytes, stderr_bytes,
-              truncated, wall_us, user_us, system_us, max_rss_kb)
+         AS r(id, session_id, fence, token, stdout, stderr, wall_us, user_us, system_us, max_rss_kb)
     JOIN jobs j ON j.id = r.id
     WHERE CASE WHEN (j.state, j.session_id, j.fence, j.token) = (:running::text, r.session_id, r.fence, r.token)
                THEN j.cancel_requested_at IS NULL AND j.run_id IS NULL
                ELSE false END
     ORDER BY r.id
     FOR UPDATE OF j
+),
+done AS (
+    UPDATE jobs j
+    SET state = 'completed', attempt = j.attempt + 1, return_count = 0, finished_at = statement_timestamp(),
+        exit_code = 0, exit_signal = NULL, reason = :exited::text, error = NULL,
+        stdout = coalesce(l.stdout, ''), stderr = coalesce(l.stderr, ''),
+        stdout_bytes = coalesce(octet_length(l.stdout), 0), stderr_bytes = coalesce(octet_length(l.stderr), 0),
+        truncated = false,
+        usage_us = ARRAY[coalesce(l.wall_us, 0), coalesce(l.user_us, 0), coalesce(l.system_us, 0),
+                         coalesce(l.max_rss_kb, 0)]
+    FROM locked l
+    WHERE j.id = l.id
+    RETURNING j.id
 )
-UPDATE jobs j
-SET state = 'completed', attempt = j.attempt + 1, return_count = 0, finished_at = statement_timestamp(),
-    exit_code = l.exit_code, exit_signal = NULL, reason = l.reason, error = NULL,
-    stdout = l.stdout, stderr = l.stderr, stdout_bytes = l.stdout_bytes, stderr_bytes = l.stderr_bytes,
-    truncated = l.truncated, usage_us = ARRAY[l.wall_us, l.user_us, l.system_us, l.max_rss_kb]
-FROM locked l
-WHERE j.id = l.id
-RETURNING j.id, j.fence, j.token;
+SELECT coalesce(array_agg(id), '{}') AS ids FROM done;
 
 -- name: find_runs
 -- Jobs first, by their ids: the planner would else walk the whole index of steps.
