@@ -18,7 +18,7 @@ from orqestra.model.errors import StartFailed
 from orqestra.worker.connection import Connection, Introduction
 from orqestra.worker.environment import base_environment
 from orqestra.worker.identity import Identity
-from orqestra.worker.jobs import Jobs
+from orqestra.worker.jobs import Jobs, OnNoops
 from orqestra.worker.shell import Shell
 from orqestra.worker.shortage import check_slots
 from orqestra.worker.supervised import KEEPS_ENDS, Supervision, Supervisor
@@ -65,12 +65,13 @@ class WorkerOptions:
 class Worker:
     """One worker in this process. `run` serves until `stop` or `hand_over`.
 
-    SIGTERM and SIGINT call the one, SIGUSR2 the other.
+    SIGTERM and SIGINT call the one, SIGUSR2 the other. `on_noops` is as `Jobs` has it.
     """
 
-    def __init__(self, options: WorkerOptions, clock: Clock | None = None) -> None:
+    def __init__(self, options: WorkerOptions, clock: Clock | None = None, on_noops: OnNoops | None = None) -> None:
         self._options = options
         self._clock = clock or SystemClock()
+        self._on_noops = on_noops
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
         self._handing_over = asyncio.Event()
@@ -102,7 +103,8 @@ class Worker:
     async def _work(self, identity: Identity) -> int:
         supervision = Supervision(identity.directory, self._options.orphan_seconds)
         base = base_environment(os.environb, self._options.passed_on)
-        jobs = Jobs(self._options.slots, Shell(base, identity.jobs_directory, self._options.surroundings))
+        shell = Shell(base, identity.jobs_directory, self._options.surroundings)
+        jobs = Jobs(self._options.slots, shell, self._on_noops)
         jobs.attach(supervision.open())
         connection = self._connection(identity, supervision, jobs)
 

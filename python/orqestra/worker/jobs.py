@@ -6,7 +6,7 @@ process of its own, which tells their end through its descriptor once it is dura
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, assert_never
 
 from orqestra._dispatch import Assigned
@@ -27,6 +27,9 @@ from orqestra.worker.supervised import Live, Supervisor
 
 STREAMS: Final = {1: STREAM_STDOUT, 2: STREAM_STDERR}
 
+# Given the `noop` attempts of one batch as they start.
+OnNoops = Callable[[Collection[AttemptRef]], None]
+
 log = get_logger(__name__)
 
 
@@ -36,9 +39,10 @@ class Jobs:
     All that is accepted goes to the supervisor at once: `attach` hands one in, and again after `lost`. It
     starts nothing once the lease is not sure any more: another worker may have it by then.
     `quiet` is set while it has no command, `idle` while moreover nothing waits or is unacknowledged.
+    `on_noops` sees each batch of `noop` attempts right before they end: whoever measures asks for it.
     """
 
-    def __init__(self, slots: int, shell: Shell) -> None:
+    def __init__(self, slots: int, shell: Shell, on_noops: OnNoops | None = None) -> None:
         self.lease: Lease | None = None
         self.quiet = asyncio.Event()
         self.idle = asyncio.Event()
@@ -47,6 +51,7 @@ class Jobs:
         self.logs = Logs(self.outgoing)
         self._slots = Slots(slots)
         self._commands = Commands(self._slots, shell)
+        self._on_noops = on_noops
         self._draining = False
         self._note_idle()
 
@@ -112,7 +117,10 @@ class Jobs:
         self._commands.allow(None if self.lease is None else self.lease.sure_until)
         if self.can_start:
             now_us = time.time_ns() // 1000
-            for attempt, assignment in self._slots.take_effortless().items():
+            noops = self._slots.take_effortless()
+            if self._on_noops is not None and noops:
+                self._on_noops(noops.keys())
+            for attempt, assignment in noops.items():
                 self.results.add(attempt, nothing_done(assignment, now_us))
         for occupied, failed in self._commands.hand_over(self.logs.followed):
             self._tell(occupied, failed)
