@@ -38,10 +38,12 @@ KEYS = {
 
 
 @asynccontextmanager
-async def running(folder: Path, *arguments: str, server: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start `orqestra bench shell` with its temporary files in `folder`; at the end it does not run any more."""
+async def running(
+    folder: Path, *arguments: str, scenario: str = "shell", server: str = ""
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start `orqestra bench` with its temporary files in `folder`; at the end it does not run any more."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "orqestra", "bench", "shell", *arguments),
+        *(sys.executable, "-m", "orqestra", "bench", scenario, *arguments),
         env={**os.environ, "TMPDIR": str(folder), "GRPC_ADDR": server},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -165,3 +167,23 @@ async def test_what_goes_with_its_own_system_only_is_refused_without_one(folder:
 
     assert (code, out) == (2, "")
     assert "--slots goes with --embedded" in err
+
+
+async def test_limits_need_no_system(folder: Path) -> None:
+    async with running(folder, "--limit-seconds", "0.3", "--json", scenario="limit") as process:
+        code, out, err = await end(process)
+
+    assert (code, without_unrest(err)) == (0, "")
+    assert json.loads(out)["jobs_per_s"] > 0
+    assert_nothing_is_left(folder)
+
+
+async def test_a_signal_ends_the_workers_of_a_scenario_too(folder: Path) -> None:
+    async with running(folder, "--embedded", "--jobs", "1000000", scenario="backlog") as process:
+        await found(folder, "orqestra-bench-*/worker-1/journal")
+
+        process.send_signal(signal.SIGTERM)
+        code, out, _ = await end(process)
+
+    assert (code, out) == (130, "")
+    assert_nothing_is_left(folder)

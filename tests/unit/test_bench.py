@@ -1,33 +1,18 @@
-"""What a benchmark makes of what it saw: quantiles, the end of a load, lost and doubled jobs, accounts."""
+"""What a benchmark makes of what it saw: quantiles, a report, accounts."""
 
 import os
 import subprocess
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from orqestra._dispatch import spawn_limit
 from orqestra.bench import processes
-from orqestra.bench.load import MARKS, Wait, judge, marks
 from orqestra.bench.processes import Account, Root
-from orqestra.bench.report import Latencies, Report, quantile
-from orqestra.client import Job, decode
-from orqestra.v1 import jobs_pb2
+from orqestra.bench.report import Latencies, Report, Verdict, quantile
 
-BEGIN = datetime(2030, 1, 31, tzinfo=UTC)
-WAIT = Wait(ids=[1, 2, 3], began_at=100.0, heard_at=102.0)
 GONE = 10**9  # no pid is so large
-
-
-def job(job_id: int, *, ended_after: float = 1.0, **fields: Any) -> Job:
-    """Return a job that has ended well, unless `fields` say otherwise."""
-    defaults = {"id": job_id, "status": jobs_pb2.STATUS_COMPLETED, "attempt": 1, "fence": 1}
-    message = jobs_pb2.Job(**{**defaults, **fields})
-    message.created_at.FromDatetime(BEGIN)
-    message.finished_at.FromDatetime(BEGIN + timedelta(seconds=ended_after))
-    return decode.job(message)
 
 
 def report(**fields: Any) -> Report:
@@ -36,14 +21,15 @@ def report(**fields: Any) -> Report:
         "jobs": 1000,
         "seconds": 2.0,
         "limits_per_s": (900.0, 1100.0),
-        "xargs_per_s": None,
+        "limit_of": "jobs/s",
         "latencies": None,
         "processes": (),
+        "verdict": Verdict(),
         "settings": {},
         "machine": {},
         "versions": {},
     }
-    return Report(**{**defaults, **dict.fromkeys(("lost", "duplicated", "failed"), 0), **fields})
+    return Report(**{**defaults, **fields})
 
 
 @pytest.mark.parametrize(
@@ -67,69 +53,33 @@ def test_latencies_are_quantiles_in_ms_in_whatever_order_they_come() -> None:
     assert Latencies.of([]) is None
 
 
-@pytest.mark.parametrize("jobs", [1, 3, MARKS, 1017])
-def test_the_last_mark_is_the_last_job(jobs: int) -> None:
-    ids = [10 * number for number in range(1, jobs + 1)]
-
-    found = marks(ids)
-
-    assert found[-1] == (jobs, ids[-1])
-    assert len(found) == min(jobs, MARKS)
-    assert all(ids[ended - 1] == mark for ended, mark in found)
-
-
-def test_a_load_that_went_well_lasts_until_the_last_end_was_heard_of() -> None:
-    outcome = judge(WAIT, [job(1), job(2), job(3, ended_after=1.5)])
-
-    assert (outcome.lost, outcome.duplicated, outcome.failed) == (0, 0, 0)
-    assert outcome.seconds == pytest.approx(2.0)
-    assert sorted(outcome.latencies) == [1.0, 1.0, 1.5]
-
-
-def test_a_job_that_ends_after_the_one_that_was_watched_makes_the_load_longer() -> None:
-    outcome = judge(WAIT, [job(1, ended_after=1.75), job(2), job(3, ended_after=1.5)])
-
-    assert outcome.seconds == pytest.approx(2.25)
-
-
-@pytest.mark.parametrize(
-    ("found", "verdict"),
-    [
-        ([job(1), job(3)], (1, 0, 0)),  # not there at all
-        ([job(1), job(2), job(3, status=jobs_pb2.STATUS_RUNNING)], (1, 0, 0)),
-        ([job(1), job(2), job(3, status=jobs_pb2.STATUS_PENDING)], (1, 0, 0)),
-        ([job(1), job(2, fence=2), job(3)], (0, 1, 0)),
-        ([job(1), job(2, attempt=2, fence=2), job(3)], (0, 1, 0)),
-        ([job(1, status=jobs_pb2.STATUS_FAILED), job(2), job(3)], (0, 0, 1)),
-        ([job(1, status=jobs_pb2.STATUS_CANCELLED), job(2), job(3)], (0, 0, 1)),
-        ([job(1), job(2), job(3), job(4, fence=9)], (0, 0, 0)),  # of another run
-        ([], (3, 0, 0)),
-    ],
-)
-def test_lost_doubled_and_failed_jobs_are_counted(found: list[Job], verdict: tuple[int, int, int]) -> None:
-    outcome = judge(WAIT, found)
-
-    assert (outcome.lost, outcome.duplicated, outcome.failed) == verdict
-
-
-def test_an_id_that_was_given_twice_is_a_lost_job() -> None:
-    outcome = judge(Wait(ids=[1, 2, 2], began_at=0.0, heard_at=1.0), [job(1), job(2)])
-
-    assert outcome.lost == 1
-
-
 @pytest.mark.parametrize(
     ("counts", "is_good"), [({}, True), ({"lost": 1}, False), ({"duplicated": 1}, False), ({"failed": 1}, False)]
 )
 def test_figures_count_only_where_every_job_ran_once_and_well(counts: dict[str, int], is_good: bool) -> None:
-    assert report(**counts).is_good is is_good
+    assert report(verdict=Verdict(**counts)).is_good is is_good
 
 
 def test_a_document_has_the_speed_and_its_part_of_the_limit() -> None:
     document = report().document()
 
     assert (document["jobs_per_s"], document["limit_per_s"], document["ratio"]) == (500.0, 1000.0, 0.5)
-    assert report(lost=500).document()["jobs_per_s"] == 250.0
+    assert report(verdict=Verdict(lost=500)).document()["jobs_per_s"] == 250.0
+
+
+def test_without_a_limit_there_is_no_ratio() -> None:
+    document = report(limits_per_s=None).document()
+
+    assert (document["limit_per_s"], document["limits_per_s"], document["ratio"]) == (None, None, None)
+    assert report(limits_per_s=None).is_steady
+
+
+def test_what_a_scenario_has_besides_stands_in_the_document_under_its_name() -> None:
+    some = Latencies(p50=1.0, p95=2.0, p99=3.0, p999=4.0, max=5.00049)
+    document = report(more={"ratio_to_batch": 0.12345, "loaded": {"30": some, "70": None}}).document()
+
+    assert document["ratio_to_batch"] == 0.123
+    assert document["loaded"] == {"30": {"p50": 1.0, "p95": 2.0, "p99": 3.0, "p999": 4.0, "max": 5.0}, "70": None}
 
 
 @pytest.mark.parametrize(
@@ -166,6 +116,26 @@ def test_cpu_goes_to_who_took_it_and_what_a_worker_waited_for_to_its_commands() 
         "postgres": 4.0,
         "commands": 7.0,
         "bench": 1.0,
+    }
+
+
+def test_all_that_a_worker_has_is_counted_if_it_came_during_the_load() -> None:
+    per_second = processes.TICKS
+    ourselves = os.getpid()
+    before = {ourselves: Account(parent=1, own=0, children=0)}
+    after = {
+        ourselves: Account(parent=1, own=0, children=0),
+        GONE: Account(parent=ourselves, own=2 * per_second, children=0),
+        GONE + 1: Account(parent=GONE, own=per_second, children=0),
+    }
+
+    found = processes.usages([Root(name="worker-1", pid=GONE, runs_commands=True)], before, after)
+
+    assert {usage.name: usage.cpu_s for usage in found} == {
+        "worker-1": 2.0,
+        "worker-1 supervisor": 1.0,
+        "commands": 0.0,
+        "bench": 0.0,
     }
 
 

@@ -1,4 +1,4 @@
-"""A load: many equal jobs, submitted in batches, waited for, and then looked at one by one.
+"""A load: many jobs, submitted in batches, and waited for. What became of each is for `audit` to say.
 
 To count what has ended while the system works would cost it a walk through its table each time. So one
 job at a time is watched, which costs a read or two: a *mark*, one in each twentieth of the jobs by id,
@@ -8,14 +8,18 @@ those two ends, by the clock of Postgres that stamped both, is added.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import time
+from array import array
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from itertools import repeat
 from typing import Final
 
-from orqestra.client import Client, Job, JobFilter, JobSpec
+from orqestra.bench.progress import Progress
+from orqestra.bench.wire import Wire
+from orqestra.client import Client, JobFilter
 from orqestra.model import limits
-from orqestra.model.lifecycle import State
+from orqestra.model.lifecycle import TERMINAL, State
 
 BATCH_JOBS: Final = 1000
 CALLERS: Final = 4
@@ -25,13 +29,10 @@ STALL_SECONDS: Final = 120.0
 # What is ours in a list of jobs.
 TAG: Final = "bench"
 
-# Given the number of jobs that have ended, or nearly so.
-Progress = Callable[[int], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """What was seen of a load while it ran. `heard_at` is on the clock of the event loop."""
+    """What was seen of a load while it ran: its jobs, ascending; times are those of `time.monotonic`."""
 
     ids: Sequence[int]
     began_at: float
@@ -43,45 +44,69 @@ class Wait:
         return self.ids[-1]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a load. `lost` did not end or are not there, `duplicated` were started again."""
-
-    seconds: float
-    latencies: Sequence[float]
-    lost: int
-    duplicated: int
-    failed: int
+def batches(entry: bytes, jobs: int) -> Iterator[bytes]:
+    """Yield so many equal jobs in batches, each encoded once."""
+    whole = entry * min(jobs, BATCH_JOBS)
+    yield from repeat(whole, jobs // BATCH_JOBS)
+    if jobs % BATCH_JOBS:
+        yield entry * (jobs % BATCH_JOBS)
 
 
-async def run(client: Client, spec: JobSpec, jobs: int, progress: Progress) -> Wait:
-    """Submit equal jobs and return after the last one's end, or once nothing more happens."""
-    loop = asyncio.get_running_loop()
-    began_at = loop.time()
-    ids = await _submit(client, spec, jobs)
+async def run(client: Client, wire: Wire, jobs: Iterable[bytes], progress: Progress) -> Wait:
+    """Submit batches of jobs and return after the last one's end, or once nothing more happens."""
+    began_at = time.monotonic()
+    ids = await submit(wire, jobs)
+    return Wait(ids=ids, began_at=began_at, heard_at=await wait(client, ids, progress))
+
+
+async def submit(wire: Wire, jobs: Iterable[bytes]) -> Sequence[int]:
+    """Submit batches from a few callers at once; return the ids in ascending order."""
+    left = iter(jobs)
+    ids = array("q")
+
+    async def call() -> None:
+        for batch in left:
+            ids.extend(await wire.submit(batch))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CALLERS):
+            group.create_task(call())
+    return array("q", sorted(ids))
+
+
+async def submit_each(wire: Wire, entries: Sequence[bytes]) -> list[int]:
+    """Submit jobs that differ, in batches one after the other; return their ids in the order of the jobs."""
+    ids: list[int] = []
+    for begin in range(0, len(entries), BATCH_JOBS):
+        ids.extend(await wire.submit(b"".join(entries[begin : begin + BATCH_JOBS])))
+    return ids
+
+
+async def wait(client: Client, ids: Sequence[int], progress: Progress) -> float:
+    """Wait until all jobs have ended, or nothing more happens; return when the last one's end was heard of."""
+    progress.begin("jobs", len(ids))
     for ended, mark in marks(ids):
-        if not await _ends(client, mark):
+        if not await ends(client, mark):
+            return time.monotonic()
+        progress.reached(ended)
+    heard_at = time.monotonic()
+    # Whoever has a lower priority, is retried or runs on another worker ends later than one with a higher id.
+    ours = frozenset(ids)
+    while still_open := [job_id async for job_id in _open(client, ids) if job_id in ours]:
+        if not await ends(client, still_open[0]):
             break
-        progress(ended)
-    return Wait(ids=ids, began_at=began_at, heard_at=loop.time())
+    return heard_at
 
 
-async def look_at_all(client: Client, wait: Wait) -> Outcome:
-    """Read every job of a load and return what became of it."""
-    return judge(wait, [job async for job in _read(client, wait.ids)])
-
-
-def judge(wait: Wait, found: Iterable[Job]) -> Outcome:
-    """Return what became of a load, of whose jobs these were found; others are passed over."""
-    wanted = frozenset(wait.ids)
-    ended = {job.id: job for job in found if job.id in wanted and job.ended}
-    return Outcome(
-        seconds=wait.heard_at - wait.began_at + _ended_after(ended, wait.last),
-        latencies=[_seconds_between(job.created_at, job.finished_at) for job in ended.values()],
-        lost=len(wanted) - len(ended) + len(wait.ids) - len(wanted),
-        duplicated=sum((job.attempt, job.fence) != (1, 1) for job in ended.values()),
-        failed=sum(job.status is not State.COMPLETED for job in ended.values()),
-    )
+async def _open(client: Client, ids: Sequence[int]) -> AsyncIterator[int]:
+    """Yield the jobs with our tag in the range of `ids` that have not ended."""
+    where = JobFilter(tags=(TAG,), statuses=tuple(state for state in State if state not in TERMINAL))
+    after: int | None = ids[-1] + 1
+    while after is not None and after > ids[0]:
+        page = await client.list(where, limit=limits.PAGE_JOBS, after=after)
+        for job in page.jobs:
+            yield job.id
+        after = page.next
 
 
 def marks(ids: Sequence[int]) -> list[tuple[int, int]]:
@@ -90,22 +115,7 @@ def marks(ids: Sequence[int]) -> list[tuple[int, int]]:
     return [(end, ids[end - 1]) for end in ends]
 
 
-async def _submit(client: Client, spec: JobSpec, jobs: int) -> list[int]:
-    """Submit from a few callers at once; return the ids in ascending order."""
-    batches = [min(BATCH_JOBS, jobs - at) for at in range(0, jobs, BATCH_JOBS)]
-    ids: list[int] = []
-
-    async def call() -> None:
-        while batches:
-            ids.extend(await client.submit_many([spec] * batches.pop()))
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(CALLERS):
-            group.create_task(call())
-    return sorted(ids)
-
-
-async def _ends(client: Client, job_id: int) -> bool:
+async def ends(client: Client, job_id: int) -> bool:
     """Wait for the end of a job; False if it does not come."""
     try:
         async with asyncio.timeout(STALL_SECONDS):
@@ -114,26 +124,3 @@ async def _ends(client: Client, job_id: int) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-async def _read(client: Client, ids: Sequence[int]) -> AsyncIterator[Job]:
-    """Yield the jobs that bear our tag, from the last of `ids` down to the first."""
-    after: int | None = ids[-1] + 1
-    while after is not None and after > ids[0]:
-        page = await client.list(JobFilter(tags=(TAG,)), limit=limits.PAGE_JOBS, after=after)
-        for job in page.jobs:
-            yield job
-        after = page.next
-
-
-def _ended_after(ended: dict[int, Job], last: int) -> float:
-    """Return for how many seconds jobs still ended after `last` had."""
-    if last not in ended:
-        return 0.0
-    return max(_seconds_between(ended[last].finished_at, job.finished_at) for job in ended.values())
-
-
-def _seconds_between(begin: datetime | None, end: datetime | None) -> float:
-    """Return the seconds between two times of a job that has ended, and so has both."""
-    assert begin is not None and end is not None
-    return (end - begin).total_seconds()

@@ -85,11 +85,14 @@ def _of_one(name: str, pid: int, before: Accounts, after: Accounts) -> Usage:
 
 
 def _tree(root: Root, before: Accounts, after: Accounts) -> list[int]:
-    """Return the root and what is below it after the load; of one that runs commands, what was there before too."""
+    """Return the root and what is below it after the load; of one that runs commands, what was there before too.
+
+    Of a root that is new since then, all.
+    """
     pids = [root.pid] if root.pid in after else []
     for parent in pids:
         pids.extend(pid for pid, account in after.items() if account.parent == parent)
-    return [pid for pid in pids if pid in before] if root.runs_commands else pids
+    return [pid for pid in pids if pid in before] if root.runs_commands and root.pid in before else pids
 
 
 def _own(pid: int, before: Accounts, after: Accounts) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 from orqestra.model.lifecycle import State
@@ -40,6 +40,26 @@ class Latencies:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """`lost` did not end or are not there, `duplicated` were started too often, `failed` ended in another way."""
+
+    lost: int = 0
+    duplicated: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Self) -> "Verdict":
+        return Verdict(
+            lost=self.lost + other.lost,
+            duplicated=self.duplicated + other.duplicated,
+            failed=self.failed + other.failed,
+        )
+
+
+# What a scenario found out besides.
+Figure = float | Latencies | Mapping[str, float | Latencies | None] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Usage:
     """What one process, or a group of processes of one name, took during the load.
 
@@ -56,47 +76,47 @@ class Usage:
 class Report:
     """One run of a scenario. `seconds` is from the first submit to the last committed end.
 
-    `limits_per_s` are from right before and right after; `xargs_per_s` is what `xargs -P2` reaches.
+    `limits_per_s` are from right before and right after, of what `limit_of` says; None where there was no
+    Postgres to measure. `more` is what this scenario alone has: numbers, `Latencies`, or these by name.
     """
 
     scenario: str
     jobs: int
     seconds: float
-    limits_per_s: tuple[float, float]
-    xargs_per_s: float | None
+    limits_per_s: tuple[float, float] | None
+    limit_of: str
     latencies: Latencies | None
     processes: Sequence[Usage]
-    lost: int
-    duplicated: int
-    failed: int
+    verdict: Verdict
     settings: Mapping[str, Any]
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
+    more: Mapping[str, Figure] = field(default_factory=dict)
 
     @property
     def is_good(self) -> bool:
         """Whether every job ran once and well; a speed without that is none."""
-        return self.lost == self.duplicated == self.failed == 0
+        return self.verdict == Verdict()
 
     @property
     def jobs_per_s(self) -> float:
         """Jobs whose end is committed, a second."""
-        return (self.jobs - self.lost) / self.seconds
+        return (self.jobs - self.verdict.lost) / self.seconds
 
     @property
-    def limit_per_s(self) -> float:
+    def limit_per_s(self) -> float | None:
         """What the machine can do at best: the mean of before and after."""
-        return sum(self.limits_per_s) / len(self.limits_per_s)
+        return None if self.limits_per_s is None else sum(self.limits_per_s) / len(self.limits_per_s)
 
     @property
     def is_steady(self) -> bool:
         """Whether the machine was about as fast before the load as after it."""
-        return max(self.limits_per_s) <= STEADY_FACTOR * min(self.limits_per_s)
+        return self.limits_per_s is None or max(self.limits_per_s) <= STEADY_FACTOR * min(self.limits_per_s)
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
         """The part of the limit that was reached."""
-        return self.jobs_per_s / self.limit_per_s
+        return None if self.limit_per_s is None else self.jobs_per_s / self.limit_per_s
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -106,17 +126,17 @@ class Report:
             "seconds": _rounded(self.seconds),
             "jobs_per_s": _rounded(self.jobs_per_s),
             "limit_per_s": _rounded(self.limit_per_s),
-            "limits_per_s": [_rounded(each) for each in self.limits_per_s],
+            "limits_per_s": None if self.limits_per_s is None else [_rounded(each) for each in self.limits_per_s],
             "ratio": _rounded(self.ratio),
-            "xargs_per_s": _rounded(self.xargs_per_s),
-            "latency_ms": _latency_document(self.latencies),
+            **{name: _figure_document(figure) for name, figure in self.more.items()},
+            "latency_ms": _figure_document(self.latencies),
             "processes": [
                 {"name": each.name, "cpu_s": _rounded(each.cpu_s), "rss_mb": _rounded(each.rss_mb)}
                 for each in self.processes
             ],
-            "lost": self.lost,
-            "duplicated": self.duplicated,
-            State.FAILED.value: self.failed,
+            "lost": self.verdict.lost,
+            "duplicated": self.verdict.duplicated,
+            State.FAILED.value: self.verdict.failed,
             "settings": dict(self.settings),
             "machine": dict(self.machine),
             "versions": dict(self.versions),
@@ -128,10 +148,14 @@ def quantile(ordered: Sequence[float], part: float) -> float:
     return ordered[max(math.ceil(part * len(ordered)) - 1, 0)]
 
 
-def _latency_document(latencies: Latencies | None) -> dict[str, float | None] | None:
-    if latencies is None:
-        return None
-    return {name: _rounded(getattr(latencies, name)) for name in ("p50", "p95", "p99", "p999", "max")}
+def _figure_document(figure: Figure) -> Any:
+    match figure:
+        case Latencies():
+            return {name: _rounded(each) for name, each in asdict(figure).items()}
+        case Mapping():
+            return {name: _figure_document(each) for name, each in figure.items()}
+        case _:
+            return _rounded(figure)
 
 
 def _rounded(number: float | None) -> float | None:

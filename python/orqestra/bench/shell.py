@@ -9,10 +9,13 @@ needs for a job besides its command is what keeps the ratio from 1.
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orqestra.bench import limit, load, processes
+from orqestra.bench import audit, limit, load
 from orqestra.bench.machine import machine, versions
+from orqestra.bench.measure import beside_limit
+from orqestra.bench.progress import Progress
 from orqestra.bench.report import Latencies, Report
 from orqestra.bench.system import System
+from orqestra.bench.wire import entry
 from orqestra.client import JobSpec, shell_payload
 
 NAME: Final = "shell"
@@ -24,7 +27,7 @@ COMMAND: Final = "true"
 class Shell:
     """The scenario with its choices. Every job is the same `command`."""
 
-    progress: load.Progress
+    progress: Progress
     jobs: int = JOBS
     command: str = COMMAND
 
@@ -32,31 +35,32 @@ class Shell:
         """Measure the limit, run the load, measure the limit again, then look at every job."""
         argv = ("sh", "-c", self.command)
         settings = await self._settings(system)
-        limit_before = await limit.commands_per_s(argv)
-        before = processes.look()
-        wait = await load.run(system.client, self._spec(), self.jobs, self.progress)
-        after = processes.look()
-        limit_after = await limit.commands_per_s(argv)
-        usages = processes.usages(system.roots, before, after)
-        outcome = await load.look_at_all(system.client, wait)
+        spec = JobSpec(payload=shell_payload(self.command), tags=(load.TAG,))
+        batches = load.batches(entry(spec), self.jobs)
+
+        async def run() -> load.Wait:
+            return await load.run(system.client, system.wire, batches, self.progress)
+
+        async def commands_per_s() -> float:
+            return await limit.commands_per_s(argv, system.limits.seconds)
+
+        measured = await beside_limit(commands_per_s, lambda: system.roots, run)
+        assert measured.limits_per_s is not None
+        [outcome] = await audit.look(system.source, [measured.result], self.progress)
         return Report(
             scenario=NAME,
             jobs=self.jobs,
             seconds=outcome.seconds,
-            limits_per_s=(limit_before, limit_after),
-            xargs_per_s=await limit.xargs_per_s(argv, limit_after),
+            limits_per_s=measured.limits_per_s,
+            limit_of="commands/s by bare threads",
+            more={"xargs_per_s": await limit.xargs_per_s(argv, measured.limits_per_s[1], system.limits.seconds)},
             latencies=Latencies.of(outcome.latencies),
-            processes=usages,
-            lost=outcome.lost,
-            duplicated=outcome.duplicated,
-            failed=outcome.failed,
+            processes=measured.processes,
+            verdict=outcome.verdict,
             settings=settings,
             machine=machine(),
             versions=versions() | dict(system.versions),
         )
-
-    def _spec(self) -> JobSpec:
-        return JobSpec(payload=shell_payload(self.command), tags=(load.TAG,))
 
     async def _settings(self, system: System) -> dict[str, Any]:
         workers = await system.client.workers()
@@ -68,4 +72,5 @@ class Shell:
             "batch_jobs": load.BATCH_JOBS,
             "callers": load.CALLERS,
             "limit_threads": limit.LIMIT_THREADS,
+            "limit_seconds": system.limits.seconds,
         }

@@ -31,18 +31,19 @@ async def run_in_foreground(stack: Stack, when_ready: Callable[[], None]) -> Non
     await run_until_signal(stack, _serve(stack, when_ready))
 
 
-async def run_until_signal(stack: Stack, work: Coroutine[None, None, Result]) -> Result | None:
-    """Do work that starts the stack and uses it, then stop the stack; None if a signal ended the work.
+async def run_until_signal(stack: Stack | None, work: Coroutine[None, None, Result]) -> Result | None:
+    """Do work that starts the stack, if one is named, and uses it; then stop it. None if a signal ended the work.
 
     The first SIGINT, SIGTERM or SIGHUP stops it in order, a second one kills it. Raises what the work
-    raises. In any case nothing is left running.
+    raises. In any case nothing of the stack is left running.
     """
     task = asyncio.create_task(work)
 
     def on_signal(number: signal.Signals) -> None:
         if task.done() or task.cancelling():
             log.warning("a second signal: ending everything now", signal=number.name)
-            stack.kill()
+            if stack is not None:
+                stack.kill()
         else:
             log.info("stopping; once more to end it at once", signal=number.name)
             task.cancel()
@@ -52,7 +53,8 @@ async def run_until_signal(stack: Stack, work: Coroutine[None, None, Result]) ->
         loop.add_signal_handler(number, on_signal, number)
     try:
         await asyncio.wait({task})
-        await stack.stop()
+        if stack is not None:
+            await stack.stop()
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)

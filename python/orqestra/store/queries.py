@@ -31,10 +31,10 @@ class Query:
         return [values[name] for name in self.parameters]
 
 
-def load_queries() -> dict[str, Query]:
-    """Read every query of `store/sql`; raises ValueError if a name stands twice."""
+def load_queries(package: str = "orqestra.store") -> dict[str, Query]:
+    """Read every query in the folder `sql` of a package; raises ValueError if a name stands twice."""
     queries: dict[str, Query] = {}
-    for file in sorted(files("orqestra.store").joinpath("sql").iterdir(), key=lambda file: file.name):
+    for file in sorted(files(package).joinpath("sql").iterdir(), key=lambda file: file.name):
         for name, sql in _split(file.read_text("utf-8")):
             if name in queries:
                 raise ValueError(f"query {name} stands twice, the second time in {file.name}")

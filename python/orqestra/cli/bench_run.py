@@ -1,0 +1,120 @@
+"""What all scenarios of `orqestra bench` share: their options, where they run, and how the command ends."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+import click
+
+from orqestra.bench.limit import LIMIT_SECONDS, Limits
+from orqestra.bench.report import Report
+from orqestra.bench.stage import WORKERS
+from orqestra.bench.system import Running, Scenario, run_on_our_own, run_on_running
+from orqestra.cli.bench_view import print_report
+from orqestra.cli.documents import print_document
+from orqestra.cli.failure import ExitCode, warn
+from orqestra.cli.options import PATIENCE, PATIENCE_SECONDS, SERVER, wants_json
+from orqestra.client import Patience
+
+JOBS_MAX: Final = 10_000_000
+WORKERS_MAX: Final = 64
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """Where a scenario runs: on a system of its own, or on the one that runs; and how its limits are measured."""
+
+    embedded: bool
+    limits: Limits
+
+
+def place_options(command: Command) -> Callable[..., Any]:
+    """Add the options that say where; the command gets them as `choices`."""
+
+    @click.option(
+        "--embedded",
+        is_flag=True,
+        help="On a Postgres, a Redis, a server and workers of its own, which are gone afterwards.",
+    )
+    @click.option(
+        "--postgres-url",
+        metavar="URL",
+        help="Measure the limit here, in a schema that is gone afterwards.  [default: with --embedded its own]",
+    )
+    @click.option(
+        "--limit-seconds",
+        type=click.FloatRange(0.1, 600),
+        default=LIMIT_SECONDS,
+        show_default=True,
+        help="How long a limit is measured, each time.",
+    )
+    @wraps(command)
+    def with_choices(*, embedded: bool, postgres_url: str | None, limit_seconds: float, **options: Any) -> Any:
+        limits = Limits(postgres_url=postgres_url, seconds=limit_seconds)
+        return command(choices=Choices(embedded=embedded, limits=limits), **options)
+
+    return with_choices
+
+
+def workers_option(command: Command) -> Command:
+    """Add how many workers of our own there are."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(1, WORKERS_MAX),
+        default=WORKERS,
+        show_default=True,
+        help="How many workers are started for it.",
+    )(command)
+
+
+def run(scenario: Scenario, choices: Choices, *, workers: int = 0, slots: int | None = None) -> Report | None:
+    """Run a scenario; None if a signal ended it. `workers` and `slots` are those of a system of its own."""
+    if choices.embedded:
+        return run_to_end(run_on_our_own(scenario, choices.limits, workers=workers, slots=slots))
+    from orqestra.settings import Settings
+
+    options = click.get_current_context().meta
+    running = Running(
+        address=Settings.load(grpc_address=options.get(SERVER)).grpc_address.dial,
+        patience=Patience(total_seconds=options.get(PATIENCE, PATIENCE_SECONDS)),
+        limits=choices.limits,
+    )
+    return run_to_end(run_on_running(scenario, running))
+
+
+def run_to_end(work: Coroutine[None, None, Report | None]) -> Report | None:
+    """Run something that measures, in a loop that costs little."""
+    import asyncio
+
+    import uvloop
+
+    from orqestra import log
+
+    log.configure("warning", "text")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def end(report: Report | None) -> None:
+    """Print what came out, warn of what is wrong with it, and exit accordingly."""
+    context = click.get_current_context()
+    if report is None:
+        context.exit(ExitCode.INTERRUPTED)
+    if wants_json():
+        print_document(report.document())
+    else:
+        print_report(report)
+    if report.limits_per_s is None:
+        warn("No limit was measured, so there is no ratio: name a Postgres with --postgres-url, or use --embedded")
+    elif not report.is_steady:
+        before, after = report.limits_per_s
+        warn(
+            f"The limit was {before:,.0f}/s before and {after:,.0f}/s after: the machine has other work, measure again"
+        )
+    if not report.is_good:
+        verdict = report.verdict
+        warn(f"Error: {verdict.lost} jobs lost, {verdict.duplicated} run more than once, {verdict.failed} failed")
+        context.exit(ExitCode.FAILED)

@@ -1,0 +1,165 @@
+"""Every scenario of `orqestra bench`, small, on a server that runs: its document, and that all is left as it was."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from orqestra.client import Client
+from orqestra.embedded.stack import Stack
+from tests.support.processes import gone, processes_of
+
+SECONDS = 60.0
+LOOK_SECONDS = 0.05
+# A session that the server was not told the end of is over so soon.
+SETTINGS = {"ORQESTRA_LEASE_SECONDS": "3"}
+KEYS = {
+    *("scenario", "jobs", "seconds", "jobs_per_s", "limit_per_s", "limits_per_s", "ratio", "latency_ms", "processes"),
+    *("lost", "duplicated", "failed", "settings", "machine", "versions"),
+}
+QUANTILES = ("p50", "p95", "p99", "p999", "max")
+WORKERS = {"worker-1", "worker-2", "bench"}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """`orqestra bench` beside a running system, with its temporary files in `folder`."""
+
+    stack: Stack
+    folder: Path
+
+    async def __call__(self, scenario: str, *arguments: str) -> tuple[int | None, str, str]:
+        """Run a scenario to its end; return its exit code and what it wrote."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "orqestra", "bench", scenario, "--limit-seconds", "0.2", *arguments),
+            env={**os.environ, "TMPDIR": str(self.folder), "GRPC_ADDR": self.stack.grpc_addr},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(SECONDS):
+                out, err = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                assert await gone(process.pid)
+        return process.returncode, out.decode(), err.decode()
+
+    async def document(self, scenario: str, *arguments: str) -> dict[str, Any]:
+        """Run a scenario beside the limit; return its document, in which all went well."""
+        code, out, err = await self(scenario, "--json", "--postgres-url", self.stack.db_url, *arguments)
+        assert code == 0, err
+        document: dict[str, Any] = json.loads(out)
+        assert document.keys() >= KEYS
+        assert document["scenario"] == scenario
+        assert (document["lost"], document["duplicated"], document["failed"]) == (0, 0, 0)
+        assert document["ratio"] == pytest.approx(document["jobs_per_s"] / document["limit_per_s"], abs=0.01)
+        return document
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(services_directory: Path) -> AsyncIterator[Stack]:
+    async with Stack(services_directory / "bench-scenarios", workers=1, durable=False, settings=SETTINGS) as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bench(stack: Stack, folder: Path) -> AsyncIterator[Bench]:
+    yield Bench(stack, folder)
+    assert os.listdir(folder) == []
+    assert processes_of(str(folder)) == []
+    async with Client(stack.grpc_addr) as client, asyncio.timeout(SECONDS):
+        while [worker.name for worker in await client.workers()] != ["worker-1"]:
+            await asyncio.sleep(LOOK_SECONDS)
+    connection = await asyncpg.connect(stack.db_url)
+    assert await connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'bench%'") == 0
+    await connection.close()
+
+
+def assert_are_latencies(figures: dict[str, float]) -> None:
+    latencies = [figures[name] for name in QUANTILES]
+    assert latencies == sorted(latencies) and latencies[0] > 0
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_throughput(bench: Bench) -> None:
+    document = await bench.document("throughput", "--jobs", "2100")
+
+    assert document["jobs"] == 2100
+    assert document["jobs_per_s"] == pytest.approx(2100 / document["seconds"], rel=0.01)
+    assert_are_latencies(document["latency_ms"])
+    assert {process["name"] for process in document["processes"]} >= WORKERS
+
+
+async def test_single(bench: Bench) -> None:
+    document = await bench.document("single", "--jobs", "500", "--callers", "16", "--workers", "1")
+
+    assert document["settings"]["callers"] == 16
+    assert document["ratio_to_batch"] == pytest.approx(document["jobs_per_s"] / document["batch_jobs_per_s"], abs=0.01)
+    assert_are_latencies(document["latency_ms"])
+
+
+async def test_latency(bench: Bench) -> None:
+    document = await bench.document("latency", "--jobs", "30", "--seconds", "0.3", "--capacity-jobs", "1000")
+
+    assert document["jobs"] == 30
+    assert document["capacity_jobs_per_s"] > 0
+    assert document["loaded"].keys() == {"30", "70"}
+    for figures in (document["latency_ms"], *document["loaded"].values()):
+        assert_are_latencies(figures)
+
+
+async def test_backlog(bench: Bench) -> None:
+    document = await bench.document("backlog", "--jobs", "2000", "--compare", "500")
+
+    assert document["drain_ratio"] == pytest.approx(document["jobs_per_s"] / document["compare_jobs_per_s"], abs=0.01)
+    assert document["enqueue_jobs_per_s"] > 0
+    assert {process["name"] for process in document["processes"]} >= WORKERS
+
+
+async def test_delayed(bench: Bench) -> None:
+    document = await bench.document("delayed", "--jobs", "200")
+
+    assert document["seconds"] > 0.9
+    # They may be late, on a machine with other work, but not early.
+    assert_are_latencies(document["latency_ms"])
+
+
+async def test_mixed(bench: Bench) -> None:
+    document = await bench.document("mixed", "--jobs", "300")
+
+    assert document["attempts"] > 300
+    assert document["commands"] > 0
+
+
+async def test_limit(bench: Bench) -> None:
+    document = await bench.document("limit")
+
+    assert document["jobs_per_s"] > 0
+    assert document["spawns_per_s"] > 0
+
+
+async def test_without_a_postgres_there_is_no_ratio_and_that_is_said(bench: Bench) -> None:
+    code, out, err = await bench("throughput", "--jobs", "100")
+
+    assert code == 0
+    assert "--postgres-url" in err
+    assert "of the limit" not in out
+
+
+async def test_a_postgres_that_is_not_there_is_told(bench: Bench) -> None:
+    code, out, err = await bench("throughput", "--jobs", "100", "--postgres-url", "postgresql://localhost:1/nowhere")
+
+    assert (code, out) == (1, "")
+    assert "the raw cycle can't be measured" in err
+    assert "Traceback" not in err
