@@ -254,9 +254,7 @@ class Successes:
 
     def settle(
         self, done: Sequence[int]
-    ) -> tuple[
-        list[tuple[int, bytes]], list[tuple[int, tuple[int, int, int], bytes, bytes, tuple[int, int, int, int]]]
-    ]:
+    ) -> tuple[list[tuple[int, bytes]], list[tuple[int, tuple[int, int, int], bytes, bytes, list[int]]]]:
         """Split by the jobs that the statement has completed.
 
         Returns the answers to their sessions, as parts for `wire.result_acks`, and all others: those that were
@@ -361,7 +359,7 @@ class Owed:
         """Let a result be sent that was held back."""
 
     def take(self, most_jobs: int, most_bytes: int) -> bytes | None:
-        """Return the next `WorkerMessage` of results, of at most so many jobs and bytes, but of one at least.
+        """Return the next `WorkerMessage` of results, of at most so many jobs and about so many bytes, or of one.
 
         None: all that may be sent was taken on this stream.
         """

@@ -12,7 +12,7 @@ import grpc.aio
 
 from orqestra.client import JobSpec, failures
 from orqestra.client.client import OPTIONS
-from orqestra.client.encode import encode_job
+from orqestra.client.encode import JobEncoder, request_of
 from orqestra.model import limits
 from orqestra.v1 import jobs_pb2
 from orqestra.v1.jobs_pb2_grpc import JobsStub
@@ -24,7 +24,7 @@ SUBMIT_BATCH: Final = "/orqestra.v1.Jobs/SubmitBatch"
 
 def entry(spec: JobSpec) -> bytes:
     """Return a job as it stands in a batch: batches are entries one after the other."""
-    return jobs_pb2.SubmitBatchRequest(jobs=[encode_job(spec)]).SerializeToString()
+    return request_of(jobs_pb2.SubmitBatchRequest, [JobEncoder().encode(spec)])
 
 
 class Wire:

@@ -97,8 +97,8 @@ class JobEncoder:
         if spec.at is not None:
             return encode_shape(spec).SerializeToString()
         name = (
-            *(spec.type, spec.queue, spec.priority, spec.requires, spec.retries),
-            *(spec.delay_ms, spec.timeout_ms, spec.grace_ms, spec.tags),
+            *(spec.type, spec.queue, spec.priority, tuple(spec.requires), spec.retries),
+            *(spec.delay_ms, spec.timeout_ms, spec.grace_ms, tuple(spec.tags)),
         )
         shape = self._shapes.get(name)
         if shape is None:

@@ -187,7 +187,7 @@ class Settlement(Service):
 
 
 def _report(
-    session_id: int, attempt: tuple[int, int, int], stdout: bytes, stderr: bytes, usage: tuple[int, int, int, int]
+    session_id: int, attempt: tuple[int, int, int], stdout: bytes, stderr: bytes, usage: Sequence[int]
 ) -> Report:
     """Return a plain success for the slow way."""
     wall_us, user_us, system_us, max_rss_kb = usage

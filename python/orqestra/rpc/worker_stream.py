@@ -66,6 +66,7 @@ class WorkerStreams:
         self._inventory = receivers.inventory
         self._live = receivers.live
         self._logs = LogStreams(sessions, receivers.live)
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def Work(self, _requests: Any, context: Context) -> None:
         async with as_status(context):
@@ -163,6 +164,13 @@ class WorkerStreams:
         if self._sessions.get(session.id) not in (None, session):
             return  # another stream has its id, from a Postgres that was put back to an older state
         self._sessions.end(session.id, reason="its stream is over")
+        # gRPC cancels the call once the worker has closed its connection, which it does at the goodbye.
+        closing = asyncio.create_task(self._close(session), name=f"close session {session.id}")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.shield(closing)
+
+    async def _close(self, session: Session) -> None:
         try:
             await self._sessions.close(session)
         except Unavailable as error:

@@ -49,20 +49,25 @@ class Batch:
     def joining(cls, parts: Iterable[tuple[Submission, Sequence[PlacedJob]]]) -> Self:
         """Return the jobs of many callers, in their order; each with the places of its kinds."""
         batch = cls()
+        joined = list(parts)
         numbers: dict[int, int] = {}
-        keys: list[tuple[Submission, bool]] = []
-        for submission, kinds in parts:
-            known = [numbers.setdefault(id(kind.spec), len(numbers) + 1) for kind in kinds]
-            batch.kinds.extend(kind for kind, number in zip(kinds, known, strict=True) if number > len(batch.kinds))
+        for submission, kinds in joined:
+            known = [batch._number(kind, numbers) for kind in kinds]
             batch.kind_of.extend(
                 known * len(submission) if len(known) == 1 else [known[kind] for kind in submission.kind_of]
             )
             batch.payloads.extend(submission.payloads)
-            keys.append((submission, bool(submission.keys)))
-        if any(has_keys for _, has_keys in keys):
-            for submission, has_keys in keys:
-                batch.keys.extend(submission.keys if has_keys else [None] * len(submission))
+        if any(submission.keys for submission, _ in joined):
+            for submission, _ in joined:
+                batch.keys.extend(submission.keys or [None] * len(submission))
         return batch
+
+    def _number(self, kind: PlacedJob, numbers: dict[int, int]) -> int:
+        """Return the number of a kind, added if it is new: those who check jobs hand out one object for each."""
+        number = numbers.setdefault(id(kind.spec), len(numbers) + 1)
+        if number > len(self.kinds):
+            self.kinds.append(kind)
+        return number
 
     def __len__(self) -> int:
         return len(self.payloads)

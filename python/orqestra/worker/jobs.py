@@ -102,6 +102,8 @@ class Jobs:
 
     def accept(self, assigned: Assigned) -> None:
         """Take over jobs, those told apart only while `can_start`; while draining they are handed back."""
+        if self._on_noops is not None and assigned.noop_count:
+            self._on_noops([AttemptRef(*attempt) for attempt in assigned.noops])
         self.results.add_noops(assigned, time.time_ns() // 1000)
         arrived = {attempt_of(each.attempt): each for each in map(Assignment.FromString, assigned.others)}
         if self._draining:

@@ -23,8 +23,9 @@ LEFT JOIN sessions s ON s.id = a.session_id
 ORDER BY a.fence;
 
 -- name: list_jobs
--- Newest first. A page looks at a bounded number of rows and may therefore be short; `seen` and
--- `last_seen` say how many it looked at and where the next one goes on.
+-- Newest first. A page looks at a bounded number of rows and may therefore be short: then `seen` and
+-- `last_seen` say how many it looked at and where the next one goes on. A full one looks no further than it
+-- has to: the rows come in order, and are read as they are wanted.
 WITH looked AS MATERIALIZED (
     SELECT id, lane_id, state, queue, type, tags FROM jobs
     WHERE id < :after
@@ -38,10 +39,11 @@ fitting AS (
       AND (cardinality(:tags::text[]) = 0 OR k.tags @> :tags::text[])
       AND (cardinality(:labels::text[]) = 0
            OR k.lane_id IN (SELECT id FROM lanes WHERE requires @> :labels::text[]))
-    ORDER BY k.id DESC LIMIT :page
+    LIMIT :page
 )
-SELECT (SELECT count(*) FROM looked) AS seen, (SELECT min(id) FROM looked) AS last_seen,
-       (SELECT array_agg(id) FROM fitting) AS ids;
+SELECT (SELECT array_agg(id ORDER BY id DESC) FROM fitting) AS ids,
+       CASE WHEN (SELECT count(*) FROM fitting) < :page THEN (SELECT count(*) FROM looked) END AS seen,
+       CASE WHEN (SELECT count(*) FROM fitting) < :page THEN (SELECT min(id) FROM looked) END AS last_seen;
 
 -- name: list_unhappy
 -- As list_jobs, for failed and cancelled ones, which have an index of their own.
@@ -58,10 +60,11 @@ fitting AS (
       AND (cardinality(:tags::text[]) = 0 OR k.tags @> :tags::text[])
       AND (cardinality(:labels::text[]) = 0
            OR k.lane_id IN (SELECT id FROM lanes WHERE requires @> :labels::text[]))
-    ORDER BY k.id DESC LIMIT :page
+    LIMIT :page
 )
-SELECT (SELECT count(*) FROM looked) AS seen, (SELECT min(id) FROM looked) AS last_seen,
-       (SELECT array_agg(id) FROM fitting) AS ids;
+SELECT (SELECT array_agg(id ORDER BY id DESC) FROM fitting) AS ids,
+       CASE WHEN (SELECT count(*) FROM fitting) < :page THEN (SELECT count(*) FROM looked) END AS seen,
+       CASE WHEN (SELECT count(*) FROM fitting) < :page THEN (SELECT min(id) FROM looked) END AS last_seen;
 
 -- name: get_summaries
 -- Rows of a page: all of a job but its payload and output.
