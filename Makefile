@@ -22,11 +22,22 @@ READY := $(VENV)/.ready
 SOURCES := pyproject.toml constraints.txt $(wildcard Cargo.toml Cargo.lock crates/*/Cargo.toml) \
 	$(shell find crates -name '*.rs' -not -path '*/target/*' 2>/dev/null)
 
+# What `make bench` and `make bench-full` do. Criterion measures the crate alone, in a folder that is made anew.
+CRITERION := $(CURDIR)/.benchmarks/criterion
+define measure
+rm -rf $(CRITERION) && mkdir -p .benchmarks
+$(PYTEST) benchmarks --benchmark-enable --benchmark-json=.benchmarks/raw.json $(1)
+CRITERION_HOME=$(CRITERION) cargo bench --quiet --locked --bench matcher --bench outbox --bench backoff -- --quick
+$(PYTHON) -m tools.benchmark_results .benchmarks/raw.json $(CRITERION)
+$(PYTHON) -m tools.benchmark_compare
+$(PYTHON) -m tools.benchmark_tables
+endef
+
 # The venv first, because pip looks for maturin on the path.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help setup demo test test-unit test-integration test-property test-e2e test-chaos test-rust lint check \
-	bench chaos chaos-soak \
+	bench bench-full chaos chaos-soak \
 	proto docs server worker dev-server dev-worker migrate-up migrate-down migrate-version migrate-create \
 	docker-up docker-down docker-logs docker-ps clean
 
@@ -82,11 +93,11 @@ lint: setup ## Check style, types, floors and stubs, without running anything
 
 check: lint test ## Do exactly what CI does
 
-bench: setup ## Measure for minutes, keep the figures in benchmarks/results/, write the tables
-	mkdir -p .benchmarks
-	$(PYTEST) benchmarks --benchmark-enable --timeout=300 --benchmark-json=.benchmarks/raw.json
-	$(PYTHON) tools/benchmark_results.py .benchmarks/raw.json
-	$(PYTHON) tools/benchmark_tables.py
+bench: setup ## Measure for minutes, keep the figures in benchmarks/results/, write the tables, compare the ratios
+	$(call measure,--timeout=300)
+
+bench-full: setup ## Measure everything there is, larger loads too: some 20 minutes
+	$(call measure,--timeout=1200 --full)
 
 chaos: setup ## Run every cell of the chaos matrix and write docs/reliability.md; CELLS=text for some of them
 	$(PYTHON) -m tests.chaos matrix --document --keep .chaos $(if $(CELLS),--only "$(CELLS)")

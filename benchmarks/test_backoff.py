@@ -27,4 +27,5 @@ def python() -> list[int]:
 @pytest.mark.benchmark(group="backoff: 1000 delays")
 @pytest.mark.parametrize("delays", [rust, python])
 def test_delays(benchmark: BenchmarkFixture, delays: Callable[[], list[int]]) -> None:
+    benchmark.extra_info["delays"] = BATCH
     assert benchmark(delays) == rust()

@@ -1,45 +1,56 @@
 """Load runs through the whole system: submit to committed end, every process real, everything durable.
 
 All processes and this client share the machine. A job counts once its end is committed in Postgres; a
-run in which one is lost or ends otherwise fails.
+run in which one is lost or ends otherwise fails. Beside it is what the same machine can do at best with as many
+jobs: the three statements on a bare table, and commands started by two bare threads.
 """
 
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
+from typing import Final
 
 import asyncpg
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.bare import CONNECTIONS, Sql, cycle
+from benchmarks.measuring import Beside, Load, compare, measure, timed
+from orqestra._dispatch import spawn_limit
 from orqestra.client import Client
 from orqestra.embedded.stack import Stack
 from orqestra.model.job import JobSpec
 
-NOOP_JOBS = 20_000
-SHELL_JOBS = 2_000
-LATENCY_JOBS = 200
-BATCH = 1000
-CALLERS = 4
-RUN_SECONDS = 120
-POLL_SECONDS = 0.02
+NOOP_JOBS: Final = 20_000
+SHELL_JOBS: Final = 2_000
+MANY_NOOP_JOBS: Final = 200_000
+MANY_SHELL_JOBS: Final = 10_000
+LATENCY_JOBS: Final = 200
+ROUNDS: Final = 3
+BATCH: Final = 1000
+CALLERS: Final = 4
+RUN_SECONDS: Final = 120
+# Counting costs the system time, the more the more there is to count.
+POLL_SECONDS_PER_JOB: Final = 1e-6
+LIMIT_SECONDS: Final = 1.0
+LIMIT_THREADS: Final = 2
 
-NOOP = JobSpec(type="noop")
-TRUE = JobSpec(type="shell", payload=b'{"command": "true"}')
+NOOP: Final = JobSpec(type="noop")
+TRUE: Final = JobSpec(type="shell", payload=b'{"command": "true"}')
 
 
 @dataclass(frozen=True)
 class System:
-    """A running system, a client of it, and a look into its database."""
+    """A running system, a client of it, a look into its database, and connections to a bare one beside it."""
 
     runner: asyncio.Runner
     client: Client
-    database: "asyncpg.Connection[asyncpg.Record]"
+    database: Sql
+    bare: tuple[Sql, ...]
 
     def run(self, spec: JobSpec, jobs: int) -> None:
         """Submit jobs in batches from a few callers at once and wait until all have ended well."""
@@ -49,8 +60,12 @@ class System:
         """Submit one job at a time to the idle system; return the times until the client sees its end."""
         return self.runner.run(self._latencies(jobs))
 
+    def run_bare(self, jobs: int) -> None:
+        """Store, start and end as many on the bare table."""
+        self.runner.run(cycle(self.bare, jobs))
+
     async def _run(self, spec: JobSpec, jobs: int) -> None:
-        before = await self._completed()
+        last_id = await self._last_id()
         batches = [[spec] * min(BATCH, jobs - at) for at in range(0, jobs, BATCH)]
 
         async def call() -> None:
@@ -59,9 +74,9 @@ class System:
 
         await asyncio.gather(*(call() for _ in range(CALLERS)))
         async with asyncio.timeout(RUN_SECONDS):
-            while await self._completed() < before + jobs:
-                await asyncio.sleep(POLL_SECONDS)
-        assert await self._completed() == before + jobs
+            while await self._completed(last_id) < jobs:
+                await asyncio.sleep(POLL_SECONDS_PER_JOB * jobs)
+        assert await self._completed(last_id) == jobs
 
     async def _latencies(self, jobs: int) -> list[float]:
         loop = asyncio.get_running_loop()
@@ -75,15 +90,12 @@ class System:
             taken.append((loop.time() - began) * 1000)
         return taken
 
-    async def _completed(self) -> int:
-        counted = await self.database.fetchval("SELECT count(*) FROM jobs WHERE state = 'completed'")
-        return int(counted)
+    async def _last_id(self) -> int:
+        return int(await self.database.fetchval("SELECT coalesce(max(id), 0) FROM jobs"))
 
-
-def pedantic(benchmark: BenchmarkFixture) -> Callable[..., Any]:
-    """Return the method that pytest-benchmark gives no types."""
-    method: Callable[..., Any] = benchmark.pedantic
-    return method
+    async def _completed(self, after: int) -> int:
+        query = "SELECT count(*) FROM jobs WHERE id > $1 AND state = 'completed'"
+        return int(await self.database.fetchval(query, after))
 
 
 @pytest.fixture(scope="module")
@@ -93,28 +105,53 @@ def system() -> Iterator[System]:
         runner.run(stack.start())
         client = Client(stack.grpc_addr)
         database = runner.run(asyncpg.connect(stack.db_url))
+        runner.run(database.execute("CREATE DATABASE bare"))
+        bare = tuple(runner.run(asyncpg.connect(stack.postgres.url("bare"))) for _ in range(CONNECTIONS))
         try:
-            yield System(runner=runner, client=client, database=database)
+            yield System(runner=runner, client=client, database=database, bare=bare)
         finally:
-            runner.run(database.close())
+            for connection in (database, *bare):
+                runner.run(connection.close())
             runner.run(client.close())
             runner.run(stack.stop())
 
 
 @pytest.mark.benchmark(group="end to end")
 def test_noop_jobs(benchmark: BenchmarkFixture, system: System) -> None:
-    benchmark.extra_info["jobs"] = NOOP_JOBS
-    pedantic(benchmark)(system.run, (NOOP, NOOP_JOBS), rounds=3, warmup_rounds=1)
+    compare_noop(benchmark, system, NOOP_JOBS)
 
 
 @pytest.mark.benchmark(group="end to end")
 def test_shell_jobs(benchmark: BenchmarkFixture, system: System) -> None:
-    benchmark.extra_info["jobs"] = SHELL_JOBS
-    pedantic(benchmark)(system.run, (TRUE, SHELL_JOBS), rounds=3, warmup_rounds=1)
+    compare_shell(benchmark, system, SHELL_JOBS)
+
+
+@pytest.mark.full
+@pytest.mark.benchmark(group="end to end")
+def test_many_noop_jobs(benchmark: BenchmarkFixture, system: System) -> None:
+    compare_noop(benchmark, system, MANY_NOOP_JOBS)
+
+
+@pytest.mark.full
+@pytest.mark.benchmark(group="end to end")
+def test_many_shell_jobs(benchmark: BenchmarkFixture, system: System) -> None:
+    compare_shell(benchmark, system, MANY_SHELL_JOBS)
 
 
 @pytest.mark.benchmark(group="submit to end, idle")
 def test_latency(benchmark: BenchmarkFixture, system: System) -> None:
-    latencies = pedantic(benchmark)(system.latencies_ms, (LATENCY_JOBS,), rounds=1, warmup_rounds=1)
+    load = Load(unit="jobs", count=LATENCY_JOBS, rounds=1)
+    latencies = measure(benchmark, load, lambda: system.latencies_ms(LATENCY_JOBS))
     cuts = quantiles(latencies, n=100)
-    benchmark.extra_info |= {"jobs": LATENCY_JOBS, "p50_ms": round(cuts[49], 2), "p99_ms": round(cuts[98], 2)}
+    benchmark.extra_info |= {"p50_ms": round(cuts[49], 2), "p99_ms": round(cuts[98], 2)}
+
+
+def compare_noop(benchmark: BenchmarkFixture, system: System, jobs: int) -> None:
+    beside = Beside(what="bare Postgres cycle", seconds=lambda: timed(lambda: system.run_bare(jobs)))
+    compare(benchmark, Load(unit="jobs", count=jobs, rounds=ROUNDS), beside, lambda: system.run(NOOP, jobs))
+
+
+def compare_shell(benchmark: BenchmarkFixture, system: System, jobs: int) -> None:
+    argv = [b"sh", b"-c", b"true"]
+    beside = Beside(what="2 bare threads", seconds=lambda: jobs / spawn_limit(argv, LIMIT_THREADS, LIMIT_SECONDS))
+    compare(benchmark, Load(unit="jobs", count=jobs, rounds=ROUNDS), beside, lambda: system.run(TRUE, jobs))

@@ -1,8 +1,9 @@
-"""A round of the dispatcher over 1000 jobs: Rust beside its plain twin, and Rust at full size."""
+"""A round of the dispatcher over 1000 jobs, Rust beside its plain twin: demand, assignment, slots free again."""
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.measuring import Load, measure
 from orqestra._dispatch import Matcher
 from tests.property.oracles.matcher import PlainMatcher
 from tests.property.oracles.outbox import Entry, hint
@@ -12,25 +13,41 @@ SLOTS = 64
 HINTS = b"".join(hint(Entry(id=number, lane=1, priority=4, due_ms=0)) for number in range(BATCH))
 
 
-@pytest.mark.benchmark(group="matcher: 1000 jobs, 20 sessions, 100 lanes")
+SMALL = pytest.mark.benchmark(group="matcher: 1000 jobs, 20 sessions, 100 lanes")
+LARGE = pytest.mark.benchmark(group="matcher: 1000 jobs, 2000 sessions, 10,000 lanes")
+# The twin looks at everything for every job.
+LARGE_TWIN = Load(unit="assignments", count=BATCH, rounds=3)
+
+
+@SMALL
 def test_small_fleet_rust(benchmark: BenchmarkFixture) -> None:
     matcher = Matcher()
     _fill(matcher, sessions=20, lanes=100)
+    benchmark.extra_info["assignments"] = BATCH
     benchmark(_rust_round, matcher)
 
 
-@pytest.mark.benchmark(group="matcher: 1000 jobs, 20 sessions, 100 lanes")
+@SMALL
 def test_small_fleet_python(benchmark: BenchmarkFixture) -> None:
     matcher = PlainMatcher()
     _fill(matcher, sessions=20, lanes=100)
+    benchmark.extra_info["assignments"] = BATCH
     benchmark(_python_round, matcher)
 
 
-@pytest.mark.benchmark(group="matcher: 1000 jobs, 2000 sessions, 10,000 lanes")
+@LARGE
 def test_large_fleet_rust(benchmark: BenchmarkFixture) -> None:
     matcher = Matcher()
     _fill(matcher, sessions=2000, lanes=10_000)
+    benchmark.extra_info["assignments"] = BATCH
     benchmark(_rust_round, matcher)
+
+
+@LARGE
+def test_large_fleet_python(benchmark: BenchmarkFixture) -> None:
+    matcher = PlainMatcher()
+    _fill(matcher, sessions=2000, lanes=10_000)
+    measure(benchmark, LARGE_TWIN, lambda: _python_round(matcher))
 
 
 def _fill(matcher: Matcher | PlainMatcher, *, sessions: int, lanes: int) -> None:

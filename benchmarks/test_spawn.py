@@ -3,19 +3,19 @@
 import itertools
 import select
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.measuring import Beside, Load, compare, measure, timed
 from orqestra._dispatch import Command, Exit, Supervisor
 from tests.support.supervising import supervision
 
 COMMANDS = 1000
 OUTPUT_BYTES = 256 * 1024 * 1024
 PATH = [(b"PATH", b"/usr/bin:/bin")]
-STARTS = pytest.mark.benchmark(group="commands started and ended")
 PROGRAMS = {"sh": ["sh", "-c", "true"], "true": ["/bin/true"]}
 
 
@@ -30,27 +30,23 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
         yield kept.open()
 
 
-@STARTS
+@pytest.mark.benchmark(group="commands started and ended")
 def test_supervisor(benchmark: BenchmarkFixture, supervisor: Supervisor, program: list[str]) -> None:
     argv = [word.encode() for word in program]
     keys = itertools.count()
+    # Like ours, it passes one word that nobody looks at and reads nothing.
+    words = "\n".join(map(str, range(COMMANDS))).encode()
 
     def run() -> None:
         supervisor.start([Command(key=next(keys), argv=argv, env=PATH) for _ in range(COMMANDS)])
         take(supervisor, COMMANDS)
 
-    measure(benchmark, "commands", COMMANDS, run)
-
-
-@STARTS
-def test_xargs(benchmark: BenchmarkFixture, program: list[str]) -> None:
-    # Like ours, it passes one word that nobody looks at and reads nothing.
-    words = "\n".join(map(str, range(COMMANDS))).encode()
-
-    def run() -> None:
+    def xargs() -> None:
         subprocess.run(["xargs", "-P2", "-n1", *program], input=words, check=True)
 
-    measure(benchmark, "commands", COMMANDS, run)
+    compare(
+        benchmark, Load(unit="commands", count=COMMANDS), Beside(what="xargs -P2", seconds=lambda: timed(xargs)), run
+    )
 
 
 @pytest.mark.benchmark(group="output read")
@@ -62,7 +58,7 @@ def test_output(benchmark: BenchmarkFixture, supervisor: Supervisor) -> None:
         supervisor.start([Command(key=next(keys), argv=argv, env=PATH)])
         take(supervisor, 1)
 
-    measure(benchmark, "bytes", OUTPUT_BYTES, run)
+    measure(benchmark, Load(unit="bytes", count=OUTPUT_BYTES), run)
 
 
 def take(supervisor: Supervisor, count: int) -> None:
@@ -72,9 +68,3 @@ def take(supervisor: Supervisor, count: int) -> None:
         ended = [report.key for report in supervisor.reports() if isinstance(report, Exit)]
         supervisor.forget(ended)
         count -= len(ended)
-
-
-def measure(benchmark: BenchmarkFixture, unit: str, count: int, run: Callable[[], None]) -> None:
-    """Measure `run`, and note how many of what it does."""
-    benchmark.extra_info[unit] = count
-    benchmark.pedantic(run, rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]  # the library has no types

@@ -1,7 +1,8 @@
-"""Keep what is worth keeping of a benchmark run: `python tools/benchmark_results.py RAW.json`.
+"""Keep what is worth keeping of a benchmark run: `python -m tools.benchmark_results RAW.json [CRITERION_HOME]`.
 
 Writes `benchmarks/results/<time>.json`: the file of pytest-benchmark without every single measurement
-and without what tells of the machine's owner, with the versions of what was measured.
+and without what tells of the machine's owner, with the versions of what was measured, and with what
+criterion measured of the crate alone.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from orqestra.embedded.postgres import find_binaries
 from orqestra.embedded.redis import find_program
+from tools import benchmark_criterion
 
 Document = dict[str, Any]
 
@@ -40,6 +42,7 @@ def trim(raw: Document, versions: Mapping[str, str]) -> Document:
         "machine_info": {**_only(machine, MACHINE), "cpu": _only(machine["cpu"], CPU)},
         "versions": dict(versions),
         "benchmarks": [_benchmark(each) for each in raw["benchmarks"]],
+        **({"criterion": [_criterion(each) for each in raw["criterion"]]} if "criterion" in raw else {}),
     }
 
 
@@ -54,9 +57,11 @@ def installed_versions() -> dict[str, str]:
     }
 
 
-def main(raw_file: Path) -> None:
+def main(raw_file: Path, criterion_home: Path | None) -> None:
     """Trim the file of pytest-benchmark into a new one among the results."""
     raw = json.loads(raw_file.read_text())
+    if criterion_home is not None:
+        raw["criterion"] = benchmark_criterion.read(criterion_home)
     kept = trim(raw, installed_versions())
     # 2030-01-31T18:30:00.000120+00:00
     moment = raw["datetime"].partition(".")[0].replace("-", "").replace(":", "")
@@ -68,15 +73,21 @@ def main(raw_file: Path) -> None:
 
 def _benchmark(raw: Document) -> Document:
     stats = {name: _rounded(number) for name, number in _only(raw["stats"], STATISTICS).items()}
-    return {**_only(raw, BENCHMARK), "stats": stats}
+    extra_info = {name: _rounded(value) for name, value in raw["extra_info"].items()}
+    return {**_only(raw, BENCHMARK), "extra_info": extra_info, "stats": stats}
+
+
+def _criterion(raw: Document) -> Document:
+    return {name: _rounded(value) for name, value in raw.items()}
 
 
 def _only(document: Document, names: tuple[str, ...]) -> Document:
     return {name: document[name] for name in names if name in document}
 
 
-def _rounded(number: float) -> float:
-    return float(f"{number:.{DIGITS}g}") if isinstance(number, float) else number
+def _rounded(value: Any) -> Any:
+    """Return a figure with as many digits as are worth keeping, anything else as it is."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def _told_by(*words: str) -> str:
@@ -89,4 +100,4 @@ def _told_by(*words: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)  # noqa: PLR2004  the name, RAW, HOME

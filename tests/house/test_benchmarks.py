@@ -1,5 +1,7 @@
-"""The tables of benchmarks/README.md are those of the newest results, which tell nothing of their maker."""
+"""The tables of benchmarks/README.md are those of the newest results, which tell nothing of their maker; ratios are
+compared with those before them."""
 
+import copy
 import getpass
 import json
 import os
@@ -9,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tools import benchmark_results, benchmark_tables
+import pytest
+
+from tools import benchmark_compare, benchmark_criterion, benchmark_results, benchmark_tables
+from tools.benchmark_ratios import ratios
 
 RESULTS = sorted(benchmark_tables.RESULTS.glob("*.json"))
 # A path from the root, in text of any kind: /home/somebody, file:///work.
@@ -31,7 +36,7 @@ RAW: dict[str, Any] = {
             "fullname": "benchmarks/test_outbox.py",
             "params": {"function": "<function at 0x7fea0e4b2660>"},
             "param": None,
-            "extra_info": {},
+            "extra_info": {"hints": 1000},
             "stats": {"median": seconds, "max": 2 * seconds, "data": [seconds, 2 * seconds]},
         }
         for language, seconds in (("rust", 0.0000123456789), ("python", 0.0001234))
@@ -44,13 +49,21 @@ RAW: dict[str, Any] = {
             "stats": {"median": 2.0, "max": 4.0},
         },
         {
+            "group": "store",
+            "name": "test_statement[claim-1000 a statement]",
+            "extra_info": {"jobs": 1000, "beside": "UPDATE", "beside_s": 0.005, "ratio": 0.51, "full": True},
+            "stats": {"median": 0.01, "max": 0.02},
+        },
+        {
             "group": "submit to end, idle",
             "name": "test_latency",
             "extra_info": {"jobs": 200, "p50_ms": 2.5, "p99_ms": 10.25},
             "stats": {"median": 1.0, "max": 1.0},
         },
     ],
+    "criterion": [{"name": "matcher: assign", "elements": 1000, "median_s": 0.00002}],
 }
+EMPTY = f"{benchmark_tables.BEGIN}\n{benchmark_tables.END}"
 
 
 def texts(value: object) -> Iterator[str]:
@@ -67,13 +80,21 @@ def texts(value: object) -> Iterator[str]:
 
 
 def kept() -> dict[str, Any]:
-    return benchmark_results.trim(RAW, {"python": "3.11.7"})
+    return copy.deepcopy(benchmark_results.trim(RAW, {"python": "3.11.7"}))
+
+
+def statement(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the benchmark that was measured beside another."""
+    found: list[dict[str, Any]] = [each for each in document["benchmarks"] if each["group"] == "store"]
+    return found[0]
 
 
 def test_the_tables_are_those_of_the_newest_results() -> None:
     text = benchmark_tables.PAGE.read_text()
 
-    assert benchmark_tables.page(text, benchmark_tables.newest()) == text, "run `python tools/benchmark_tables.py`"
+    rendered = benchmark_tables.page(text, benchmark_tables.newest(), benchmark_tables.newest_full())
+
+    assert rendered == text, "run `python -m tools.benchmark_tables`"
 
 
 def test_results_tell_nothing_of_their_maker() -> None:
@@ -102,6 +123,85 @@ def test_the_tables_have_rates_latencies_and_ratios(tmp_path: Path) -> None:
 
     assert lines[0].startswith("[20300131T183000Z.json](results/20300131T183000Z.json): commit 0123456789ab, on 2 CPUs")
     assert "| end to end: noop jobs | 20,000 jobs | 10,000 jobs | 5,000 jobs |" in lines
+    assert "| store: statement, claim, 1000 a statement | 100,000 jobs | UPDATE | 200,000 jobs | 0.51 |" in lines
     assert "| submit to end, idle | 200 jobs | 2.50 ms | 10.25 ms |" in lines
-    assert "| outbox: encode | 12.3 µs | 123 µs | 10.0 |" in lines
-    assert len([line for line in lines if line.startswith("### ")]) == 3
+    assert "| outbox: encode | 12.3 µs | 123 µs | 10.0 | 81.0 M hints |" in lines
+    assert "| matcher: assign | 20 µs | 50.0 M |" in lines
+    assert len([line for line in lines if line.startswith("### ")]) == 5
+
+
+def test_what_only_the_full_set_has_comes_from_its_newest_run(tmp_path: Path) -> None:
+    full, quick = tmp_path / "20300131T183000Z.json", tmp_path / "20300201T183000Z.json"
+    document = kept()
+    full.write_text(json.dumps(document))
+    quick.write_text(json.dumps({**document, "benchmarks": document["benchmarks"][:2]}))
+
+    text = benchmark_tables.page(EMPTY, benchmark_tables.newest(tmp_path), benchmark_tables.newest_full(tmp_path))
+
+    before, _, after = text.partition("### Only in the full set")
+    assert quick.name in before and full.name not in before
+    assert full.name in after
+    assert "outbox" in before and "outbox" not in after
+    assert "store" in after and "store" not in before
+
+
+def test_ratios_are_those_of_twins_and_of_what_was_measured_beside_another() -> None:
+    assert ratios(kept()) == {
+        "store: statement, claim, 1000 a statement": 0.51,
+        "outbox: encode": pytest.approx(9.99, abs=0.01),
+    }
+
+
+def test_a_ratio_is_compared_with_the_newest_before_it_that_has_one() -> None:
+    newest, quick, older = kept(), kept(), kept()
+    statement(quick)["extra_info"].pop("ratio")
+    statement(older)["extra_info"]["ratio"] = 0.7
+
+    found = benchmark_compare.changes(newest, [("quick", quick), ("older", older), ("oldest", kept())])
+
+    assert [(change.name, change.before, change.source) for change in found if change.source == "older"] == [
+        ("store: statement, claim, 1000 a statement", 0.7, "older")
+    ]
+    assert [change.is_worse(0.15) for change in found] == [True, False]
+    assert "warning: store: statement, claim, 1000 a statement was 0.70 in older and is 0.51" in "\n".join(
+        benchmark_compare.lines(found, 0.15)
+    )
+
+
+@pytest.mark.parametrize(("ratio", "is_worse"), [(0.8, False), (0.86, False), (0.84, True)])
+def test_a_ratio_may_differ_by_the_tolerance(ratio: float, is_worse: bool) -> None:
+    change = benchmark_compare.Change(name="it", now=ratio, before=0.8 if ratio == 0.8 else 1.0, source="a file")
+
+    assert change.is_worse(0.15) is is_worse
+
+
+def test_a_ratio_that_was_never_there_before_is_new() -> None:
+    found = benchmark_compare.changes(kept(), [])
+
+    assert not any(change.is_worse(0.0) for change in found)
+    assert "new" in "\n".join(benchmark_compare.lines(found, 0.15))
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 0), (["--strict"], 1), (["--strict", "--tolerance", "0.5"], 0)])
+def test_a_warning_is_an_exit_code_if_asked_for(
+    options: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = kept()
+    statement(older)["extra_info"]["ratio"] = 0.7
+    (tmp_path / "20300131T183000Z.json").write_text(json.dumps(older))
+    (tmp_path / "20300201T183000Z.json").write_text(json.dumps(kept()))
+    monkeypatch.setattr(benchmark_compare, "RESULTS", tmp_path)
+
+    assert benchmark_compare.main(options) == code
+    assert "-27%" in capsys.readouterr().out
+
+
+def test_criterion_is_read_from_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "matcher" / "assign" / "new"
+    folder.mkdir(parents=True)
+    (folder / "benchmark.json").write_text(json.dumps({"full_id": "matcher/assign", "throughput": {"Elements": 1000}}))
+    (folder / "estimates.json").write_text(json.dumps({"median": {"point_estimate": 20_000.0}}))
+
+    assert benchmark_criterion.read(tmp_path) == [
+        {"name": "matcher: assign", "elements": 1000, "median_s": pytest.approx(2e-5)}
+    ]

@@ -24,6 +24,7 @@ VERBS = (
     "chaos",
     "chaos-soak",
     "bench",
+    "bench-full",
     "proto",
     "server",
     "worker",
@@ -129,6 +130,15 @@ def test_what_a_verb_runs_exists(verb: str) -> None:
     scripts = re.findall(r"tools/\w+\.py", "\n".join(planned(verb)))
 
     assert all((ROOT / script).is_file() for script in scripts)
+
+
+@pytest.mark.parametrize(("verb", "is_full"), [("bench", False), ("bench-full", True)])
+def test_what_is_measured_is_kept_compared_and_shown(verb: str, is_full: bool) -> None:
+    commands = planned(verb)
+
+    assert any(" --full" in command for command in commands) is is_full
+    tools = [command.split("tools.")[1].split()[0] for command in commands if "-m tools." in command]
+    assert tools == ["benchmark_results", "benchmark_compare", "benchmark_tables"]
 
 
 def test_a_migration_needs_a_name() -> None:
