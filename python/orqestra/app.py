@@ -32,6 +32,7 @@ from orqestra.engine.pg_clock import PostgresClock
 from orqestra.engine.refill import Refill
 from orqestra.engine.relay import Relay
 from orqestra.engine.repairs import Repairs
+from orqestra.engine.retention import Deleted, retentions
 from orqestra.engine.sessions import Sessions
 from orqestra.engine.settlement import Settlement
 from orqestra.engine.watch import Watch
@@ -40,6 +41,7 @@ from orqestra.http.metrics import Metrics, Readings
 from orqestra.http.server import HttpServer, Readiness
 from orqestra.log import get_logger
 from orqestra.model.errors import StorageUnavailable, Unavailable
+from orqestra.model.lifecycle import State
 from orqestra.queue.connection import connect
 from orqestra.queue.hints import Hints
 from orqestra.rpc.jobs import JobsService
@@ -75,6 +77,7 @@ class Parts:
     sessions: Sessions
     dispatcher: Dispatcher
     settlement: Settlement
+    deleted: Deleted
     services: tuple[Service, ...]
     jobs: JobsService
     workflows: WorkflowsService
@@ -104,10 +107,12 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     intake = Intake(core, lanes, relay, DirectMatch(core.clock, sessions, relay, watch.changed))
     messages = Messages(core, wake_lanes=dispatcher.wake_lanes, cancelled=cancels.wake, changed=watch.changed_elsewhere)
     catalog = Catalog(settings.workflows_dir, core.clock)
+    deleted = Deleted()
     sessions.on_change(dispatcher.wake)
     sessions.on_change(expiry.wake)
-    healers = (refill, expiry, Audit(core, lanes, sessions), inventory, Janitor(core, lanes))
-    loops = (relay, watch, outputs, live, settlement, cancels, *healers, intake, dispatcher)
+    healers = (refill, expiry, Audit(core, lanes, sessions), inventory)
+    tidiers = (Janitor(core, lanes), *retentions(core, _ages_ms(settings), deleted))
+    loops = (relay, watch, outputs, live, settlement, cancels, *healers, *tidiers, intake, dispatcher)
     streams = WorkerStreams(
         sessions=sessions,
         dispatcher=dispatcher,
@@ -119,11 +124,22 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
         sessions=sessions,
         dispatcher=dispatcher,
         settlement=settlement,
+        deleted=deleted,
         services=(leases, streams.deadlines, core.link, messages, LiveMessages(core, live), hellos, *loops),
         jobs=JobsService(core=core, intake=intake, cancels=cancels, watch=watch, live=live),
         workflows=WorkflowsService(core.database, catalog, Workflows(core, catalog, lanes, relay), cancels),
         streams=streams,
     )
+
+
+def _ages_ms(settings: Settings) -> dict[State, int]:
+    """Return how long after its end what ended in each state is deleted; a state that is not there is kept."""
+    ages_ms = {
+        State.COMPLETED: settings.delete_completed_after_ms,
+        State.FAILED: settings.delete_failed_after_ms,
+        State.CANCELLED: settings.delete_cancelled_after_ms,
+    }
+    return {state: age_ms for state, age_ms in ages_ms.items() if age_ms is not None}
 
 
 class Server:
@@ -240,6 +256,7 @@ class Server:
             service_errors={service.name: service.errors for service in self._services.services},
             sessions=len(self._parts.sessions.ids),
             redis_up=self._parts.link.up,
+            deleted_rows=self._parts.deleted.counts,
         )
 
     async def _watch_health(self) -> None:

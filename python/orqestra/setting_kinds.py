@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
+from orqestra.model.duration import format_duration, parse_duration
+from orqestra.model.errors import InvalidInput
+
 PORT_MAX: Final = 65535
 # sockaddr_un holds 108 bytes, the last of them a zero.
 SOCKET_PATH_BYTES: Final = 107
 LOCALHOST: Final = "localhost"
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  the name of what `Settings.check_listen` refuses
+NEVER: Final = "never"
 
 Number = TypeVar("Number", int, float)
 
@@ -92,6 +96,22 @@ def seconds(minimum: float, maximum: float) -> Kind:
         return _between(minimum, float(text), maximum)
 
     return Kind(allowed=f"seconds from {minimum:g} to {maximum:g}", parse=parse)
+
+
+def age(minimum_ms: int, maximum_ms: int) -> Kind:
+    """Return the durations from `minimum_ms` to `maximum_ms`, in ms; None is `never`, which can be written as 0 too."""
+
+    def parse(text: str) -> int | None:
+        if text.lower() == NEVER:
+            return None
+        try:
+            milliseconds = parse_duration(text, longest_ms=maximum_ms)
+        except InvalidInput as error:
+            raise ValueError(text) from error
+        return _between(minimum_ms, milliseconds, maximum_ms) if milliseconds else None
+
+    span = f"{format_duration(minimum_ms)} to {format_duration(maximum_ms)}"
+    return Kind(allowed=f"a duration like 12h or 7d, from {span}, or never (or 0)", parse=parse)
 
 
 def choice(*words: str) -> Kind:

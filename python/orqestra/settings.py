@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from orqestra import setting_defaults
 from orqestra.log import FORMATS, LEVELS
+from orqestra.model.duration import UNIT_MS
 from orqestra.model.errors import BadSettings
 from orqestra.model.limits import SLOTS_MAX
 from orqestra.model.payload import LIMITS_MAX
@@ -28,6 +29,7 @@ from orqestra.setting_kinds import (
     TEXT,
     Address,
     SocketPath,
+    age,
     ceilings,
     choice,
     mask,
@@ -39,6 +41,8 @@ from orqestra.setting_variable import Variable, checked_value, read_dotenv, read
 
 DOTENV: Final = Path(".env")
 HOUR_SECONDS: Final = 3600
+# No statement is under way for a minute: what is deleted after one is nobody's any more.
+AGE: Final = age(UNIT_MS["m"], 10 * 366 * UNIT_MS["d"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +170,32 @@ class Settings:
             shown_default="workflows, else the examples of the package",
             why="The folder of the workflow files, seen from where the server is started. Where there is "
             "none, the examples are there to try.",
+        )
+    )
+    delete_completed_after_ms: int | None = field(
+        metadata=read_from(
+            name="ORQESTRA_DELETE_COMPLETED_AFTER",
+            kind=AGE,
+            default="7d",
+            why="How long after its end a completed job, or run with its steps, is deleted. 7 days are enough to look "
+            "at what went well. Its idempotency key goes with it.",
+        )
+    )
+    delete_failed_after_ms: int | None = field(
+        metadata=read_from(
+            name="ORQESTRA_DELETE_FAILED_AFTER",
+            kind=AGE,
+            default="30d",
+            why="The same for failed ones. 30 days outlast a holiday: somebody will ask why, and may retry it.",
+        )
+    )
+    delete_cancelled_after_ms: int | None = field(
+        metadata=read_from(
+            name="ORQESTRA_DELETE_CANCELLED_AFTER",
+            kind=AGE,
+            default="30d",
+            why="The same for cancelled ones. 30 days as for failed ones: a cancelled job can be retried too, and "
+            "there are few.",
         )
     )
     connect_seconds: float = field(

@@ -41,11 +41,16 @@ async def custom_plan(connection: Sql, query: Query, values: dict[str, Any]) -> 
 
 def ways_to_jobs(plan: dict[str, Any]) -> set[str]:
     """Return how a plan reads `jobs`: the index, or "Seq Scan"."""
+    return ways_to("jobs", plan)
+
+
+def ways_to(table: str, plan: dict[str, Any]) -> set[str]:
+    """Return how a plan reads a table: the index, or "Seq Scan"."""
     return {
         node.get("Index Name", node["Node Type"])
         for node in _nodes(plan)
-        if (node["Node Type"] == "Bitmap Index Scan" and str(node["Index Name"]).startswith("jobs_"))
-        or (node.get("Relation Name") == "jobs" and node["Node Type"] not in {"ModifyTable", "Bitmap Heap Scan"})
+        if (node["Node Type"] == "Bitmap Index Scan" and str(node["Index Name"]).startswith(f"{table}_"))
+        or (node.get("Relation Name") == table and node["Node Type"] not in {"ModifyTable", "Bitmap Heap Scan"})
     }
 
 

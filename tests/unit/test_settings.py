@@ -9,6 +9,8 @@ from orqestra.model.errors import BadSettings
 from orqestra.setting_kinds import Address, SocketPath, mask_url
 from orqestra.settings import Settings, variables
 
+HOUR_MS = 3600 * 1000
+DAY_MS = 24 * HOUR_MS
 NAMES = {field: variable.name for field, variable in variables()}
 
 
@@ -101,6 +103,11 @@ def test_a_flag_that_is_no_setting_is_a_mistake_of_the_caller() -> None:
         ("ORQESTRA_LEASE_SECONDS", "nan", "from 3 to 300"),
         ("ORQESTRA_LEASE_SECONDS", "inf", "from 3 to 300"),
         ("ORQESTRA_DB_POOL", "9" * 5000, "a whole number"),
+        ("ORQESTRA_DELETE_COMPLETED_AFTER", "59s", "from 1m to 3660d, or never (or 0)"),
+        ("ORQESTRA_DELETE_COMPLETED_AFTER", "3661d", "from 1m to 3660d, or never (or 0)"),
+        ("ORQESTRA_DELETE_FAILED_AFTER", "a week", "a duration like 12h or 7d"),
+        ("ORQESTRA_DELETE_FAILED_AFTER", "-7d", "a duration like 12h or 7d"),
+        ("ORQESTRA_DELETE_CANCELLED_AFTER", "7 d", "a duration like 12h or 7d"),
         ("ORQESTRA_LOG_LEVEL", "loud", "debug, info, warning, error"),
         ("ORQESTRA_LOG_FORMAT", "xml", "auto, text, json"),
         ("ORQESTRA_STATE_DIR", "a\0b", "a path"),
@@ -195,6 +202,31 @@ def test_names_of_variables_are_separated_by_commas() -> None:
         "AWS_REGION",
         "JAVA_HOME",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("7d", 7 * DAY_MS),
+        ("1d12h", 36 * HOUR_MS),
+        ("90", 90_000),
+        ("1m", 60_000),
+        ("3660d", 3660 * DAY_MS),
+        ("never", None),
+        ("Never", None),
+        ("0", None),
+        ("0d", None),
+    ],
+)
+def test_jobs_are_deleted_after_a_time_or_never(text: str, milliseconds: int | None) -> None:
+    assert load(ORQESTRA_DELETE_FAILED_AFTER=text).delete_failed_after_ms == milliseconds
+
+
+def test_completed_jobs_go_sooner_than_others_by_default() -> None:
+    settings = load()
+
+    assert settings.delete_completed_after_ms == 7 * DAY_MS
+    assert settings.delete_failed_after_ms == settings.delete_cancelled_after_ms == 30 * DAY_MS
 
 
 def test_settings_are_frozen() -> None:

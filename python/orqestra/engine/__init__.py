@@ -2,5 +2,5 @@
 
 In the order of a job's life: `intake` (group commit), `relay` (outbox to Redis), `dispatcher` (take,
 claim, send), `sessions` (streams and leases), `settlement` (results), `workflows`, `cancels`. `expiry`,
-`refill`, `link`, `audit` and `janitor` heal; `watch` and `live` tell those who look on.
+`refill`, `link` and `audit` heal; `janitor` and `retention` delete; `watch` and `live` tell those who look on.
 """

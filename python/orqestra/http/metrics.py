@@ -21,6 +21,7 @@ class Readings:
     service_errors: Mapping[str, int]
     sessions: int
     redis_up: bool
+    deleted_rows: Mapping[str, int]
 
 
 class Metrics:
@@ -55,6 +56,8 @@ class _Engine(Collector):
         yield _counter("orqestra_repairs", "How often a healing path had to act.", "repair", readings.repairs)
         errors = readings.service_errors
         yield _counter("orqestra_service_errors", "Steps of a background loop that raised.", "service", errors)
+        deleted = readings.deleted_rows
+        yield _counter("orqestra_deleted_rows", "Rows of old jobs and runs that were deleted.", "table", deleted)
         yield GaugeMetricFamily("orqestra_sessions", "Worker streams that are open here.", readings.sessions)
         yield GaugeMetricFamily("orqestra_redis_up", "1 while Redis serves.", int(readings.redis_up))
 
