@@ -1,0 +1,156 @@
+"""A system to load: Postgres, Redis, a server and two workers, as the processes they always are."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from benchmarks.flat.report import Round
+from orqestra.bench.processes import Accounts, Root, look, usages
+from orqestra.client import Client, JobSpec
+from orqestra.embedded.stack import Stack
+
+WORKERS = 2
+BATCH_JOBS = 1000
+CALLERS = 4
+NOOP = JobSpec(type="noop")
+STOP_SECONDS = 6.0
+# From one end that is waited for to the next one.
+STALL_SECONDS = 300.0
+MARKS = 20
+POLL_SECONDS = 0.5
+FILL_ROWS = 100_000
+FILL_SECONDS = 600.0
+FINISHED = (Path(__file__).parent / "finished.sql").read_text()
+SPANS = """
+SELECT count(*) FILTER (WHERE state = 'completed' AND fence = 1) AS completed,
+       extract(epoch FROM max(finished_at) - min(created_at))::float8 AS seconds,
+       extract(epoch FROM max(finished_at) - min(started_at))::float8 AS drain_seconds
+FROM jobs WHERE id BETWEEN $1 AND $2 AND type = 'noop'"""
+KIB_PER_MB = 1024
+US = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rig:
+    """One system, a client of it and a connection to its database."""
+
+    stack: Stack
+    client: Client
+    database: "asyncpg.Connection[asyncpg.Record]"
+
+    async def load(self, jobs: int, *, burdened: bool) -> Round:
+        """Submit no-op jobs and wait for all; from the first row to the last end."""
+        before = look()
+        ids = await self.submit(jobs)
+        seconds = await self._until_ended(ids, "seconds")
+        return self._round(ids, seconds, before, burdened=burdened)
+
+    async def let_wait(self, jobs: int) -> list[int]:
+        """Send the workers away and submit jobs; return their ids."""
+        await asyncio.gather(*(self.stack.worker(index).stop(STOP_SECONDS) for index in range(WORKERS)))
+        return await self.submit(jobs)
+
+    async def drain(self, ids: Sequence[int], *, burdened: bool) -> Round:
+        """Let the workers come and wait for the jobs that waited; from the first start to the last end."""
+        before = look()
+        await asyncio.gather(*(self.stack.start_worker(index) for index in range(WORKERS)))
+        seconds = await self._until_ended(ids, "drain_seconds")
+        return self._round(ids, seconds, before, burdened=burdened)
+
+    async def submit(self, jobs: int) -> list[int]:
+        """Submit no-op jobs from a few callers at once; return their ids in ascending order."""
+        batches = [min(BATCH_JOBS, jobs - at) for at in range(0, jobs, BATCH_JOBS)]
+        ids: list[int] = []
+
+        async def call() -> None:
+            while batches:
+                ids.extend(await self.client.submit_many([NOOP] * batches.pop()))
+
+        await asyncio.gather(*(call() for _ in range(CALLERS)))
+        return sorted(ids)
+
+    async def add_finished(self, rows: int, days_ago: float) -> int:
+        """Add jobs that ended so many days ago, as if they had long been there; return the id of the last one."""
+        for at in range(0, rows, FILL_ROWS):
+            await self.database.execute(FINISHED, min(FILL_ROWS, rows - at), days_ago, timeout=FILL_SECONDS)
+        last: int = await self.database.fetchval("SELECT last_value FROM jobs_id_seq")
+        await self.tidy()
+        return last
+
+    async def has(self, job_id: int) -> bool:
+        """Return whether there is such a job."""
+        return await self.database.fetchval("SELECT id FROM jobs WHERE id = $1", job_id) is not None
+
+    async def tidy(self) -> None:
+        """Have Postgres do at once what it would do later: what comes next is not to pay for what was before."""
+        await self.database.execute("VACUUM (ANALYZE) jobs", timeout=FILL_SECONDS)
+        await self.database.execute("CHECKPOINT", timeout=FILL_SECONDS)
+
+    async def restart_server(self) -> None:
+        """Stop the server and start it again; workers come back to it by themselves."""
+        await self.stack.server.stop(STOP_SECONDS)
+        await self.stack.start_server()
+        await self.stack.wait_for_workers(WORKERS)
+
+    def server_mb(self) -> float:
+        """Return the resident memory of the server now."""
+        return self._server_status_mb("VmRSS")
+
+    def server_peak_mb(self) -> float:
+        """Return the most that it was since the server was started."""
+        return self._server_status_mb("VmHWM")
+
+    def _round(self, ids: Sequence[int], seconds: float, before: Accounts, *, burdened: bool) -> Round:
+        stack, jobs = self.stack, len(ids)
+        roots = (
+            Root(name="server", pid=stack.server.child.pid),
+            Root(name="postgres", pid=stack.postgres.child.pid),
+            Root(name="redis", pid=stack.redis.child.pid),
+        )
+        taken = {usage.name: usage.cpu_s for usage in usages(roots, before, look())}
+        cpu_us = {root.name: taken[root.name] / jobs * US for root in roots}
+        return Round(burdened=burdened, jobs=jobs, jobs_per_s=jobs / seconds, cpu_us=cpu_us)
+
+    def _server_status_mb(self, name: str) -> float:
+        status = Path(f"/proc/{self.stack.server.child.pid}/status").read_text()
+        [line] = [line for line in status.splitlines() if line.startswith(f"{name}:")]
+        return round(int(line.split()[1]) / KIB_PER_MB, 1)
+
+    async def _until_ended(self, ids: Sequence[int], span: str) -> float:
+        """Return the seconds of a span once all of these have completed; each has to, at its first start."""
+        for mark in sorted({ids[len(ids) * part // MARKS - 1] for part in range(1, MARKS + 1)} | {ids[-1]}):
+            await self._wait_for(mark)
+        async with asyncio.timeout(STALL_SECONDS):
+            while True:
+                row = await self.database.fetchrow(SPANS, ids[0], ids[-1])
+                assert row is not None
+                if row["completed"] == len(ids):
+                    seconds: float = row[span]
+                    return seconds
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _wait_for(self, job_id: int) -> None:
+        """Return when a job has ended: one at a time, since to count them all would cost the system time."""
+        async with asyncio.timeout(STALL_SECONDS):
+            async for _ in self.client.watch(job_id):
+                pass
+
+
+@asynccontextmanager
+async def rig(settings: Mapping[str, str] | None = None) -> AsyncIterator[Rig]:
+    """Start a system in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="orqestra-flat-") as folder:
+        slots = 2 * (os.cpu_count() or 1)
+        async with Stack(Path(folder), workers=WORKERS, slots=slots, settings=settings or {}) as stack:
+            database = await asyncpg.connect(stack.db_url)
+            try:
+                async with Client(stack.grpc_addr) as client:
+                    yield Rig(stack=stack, client=client, database=database)
+            finally:
+                await database.close()
