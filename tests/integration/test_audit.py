@@ -2,9 +2,12 @@
 
 import asyncio
 
+import asyncpg
 import redis.asyncio
 
+from orqestra.engine.audit import REST, Audit
 from orqestra.v1 import jobs_pb2
+from tests.support.clock import ManualClock
 from tests.support.server import RunningServer
 
 FOUND_SECONDS = 6.0
@@ -31,3 +34,33 @@ async def test_a_lost_hint_is_found_and_its_job_runs(
     # Then it has run, once
     assert job.attempt.job_id == job_id
     assert (await server.until(job_id, jobs_pb2.STATUS_COMPLETED)).attempt == 1
+
+
+async def test_the_audit_rests_long_where_postgres_took_long(
+    server: RunningServer, sql: "asyncpg.Connection[asyncpg.Record]", database: str
+) -> None:
+    """However many index entries of jobs that have ended are in its way, it takes a twentieth of the time at most."""
+    [audit] = [service for service in server.server._parts.services if isinstance(service, Audit)]
+    await audit.stop()
+    audit.clock = clock = ManualClock()
+    watcher = await asyncpg.connect(database)
+    async with server.worker() as worker:
+        await worker.open()
+        await server.submit()
+
+        # Given a statement of the audit that waits
+        async with sql.transaction(), asyncio.timeout(FOUND_SECONDS):
+            await sql.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+            step = asyncio.create_task(audit.run_once())
+            while not await watcher.fetch(
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%list_overdue%'"
+            ):
+                await asyncio.sleep(0)
+
+            # When that takes two seconds
+            await clock.advance(2)
+        rest_seconds = await step
+
+    # Then the next one is much later
+    assert rest_seconds is not None and rest_seconds > 2 * REST * 0.7
+    await watcher.close()

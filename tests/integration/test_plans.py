@@ -56,6 +56,7 @@ ALLOWED = {
     "store_output": PRIMARY,
     "cancel_jobs": PRIMARY,
     "peek_lanes": {"jobs_ready", "jobs_delayed"},
+    "list_cancels": {"jobs_stopping"},
 }
 BATCHES = ("claim_jobs", "settle_completed", "settle_jobs")
 CONDITIONS = ["empty", "burst", "finished"]
@@ -101,6 +102,7 @@ def values_of(name: str) -> dict[str, Any]:
         "batch_bytes": limits.BATCH_BYTES,
         "output_bytes": limits.OUTPUT_HEAD_BYTES + limits.OUTPUT_TAIL_BYTES,
         "per_lane": BATCH,
+        "late_ms": 500,
         "lane_ids": [1, 2, 3] if name == "peek_lanes" else [1] * BATCH,
         "ids": list(range(1, BATCH + 1)),
         "worker_ids": ["00000000-0000-0000-0000-000000000001"] * BATCH,
