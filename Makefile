@@ -37,7 +37,7 @@ endef
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help setup demo test test-unit test-integration test-property test-e2e test-chaos test-rust lint check \
-	bench bench-full chaos chaos-soak \
+	bench bench-full bench-peers chaos chaos-soak \
 	proto docs server worker dev-server dev-worker migrate-up migrate-down migrate-version migrate-create \
 	docker-up docker-down docker-logs docker-ps clean
 
@@ -98,6 +98,9 @@ bench: setup ## Measure for minutes, keep the figures in benchmarks/results/, wr
 
 bench-full: setup ## Measure everything there is, larger loads too: some 20 minutes
 	$(call measure,--timeout=1200 --full)
+
+bench-peers: setup ## Measure beside other job queues in one run, about 6 minutes; PEERS="bullmq saq" for some of them
+	$(PYTHON) -m benchmarks.peers $(if $(PEERS),$(addprefix --only ,$(PEERS)),--document)
 
 chaos: setup ## Run every cell of the chaos matrix and write docs/reliability.md; CELLS=text for some of them
 	$(PYTHON) -m tests.chaos matrix --document --keep .chaos $(if $(CELLS),--only "$(CELLS)")

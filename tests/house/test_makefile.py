@@ -25,6 +25,7 @@ VERBS = (
     "chaos-soak",
     "bench",
     "bench-full",
+    "bench-peers",
     "proto",
     "server",
     "worker",

@@ -1,0 +1,2 @@
+-- A finished job moves to the log.
+SELECT count(*) FROM pgqueuer;
