@@ -19,10 +19,11 @@ from orqestra.engine.claims import CLAIMABLE
 from orqestra.model import limits
 from orqestra.model.job import JobSpec
 from orqestra.model.lifecycle import State
+from orqestra.model.report import Reason
+from orqestra.model.submission import Submission
 from orqestra.store import migrations
 from orqestra.store.database import Database, Row, Statements
-from orqestra.store.queries import load_queries
-from orqestra.store.submitting import PlacedJob, submit_jobs
+from orqestra.store.submitting import Batch, PlacedJob, submit_jobs
 
 LANE: Final = 1
 WAITING_LANE: Final = 2
@@ -39,15 +40,10 @@ BARE: Final = {
     "peek": "SELECT by primary key",
     "page": "SELECT by primary key",
 }
-SETTLE_PARAMETERS: Final = load_queries()["settle_completed"].parameters
-# What a plain success says; all columns but those that name the attempt.
-RESULT: Final[Mapping[str, Any]] = {
-    "reasons": "exited",
-    "exit_codes": 0,
-    "stdouts": b"",
-    "stderrs": b"",
-    "truncated": False,
-}
+# What a job that does nothing says of its end: nothing.
+NOTHING: Final[Mapping[str, Any]] = dict.fromkeys(
+    ("stdouts", "stderrs", "wall_us", "user_us", "system_us", "max_rss_kb"), ()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +75,12 @@ class Ours:
     session_id: int
 
     async def submit(self, count: int, lane: int = LANE) -> list[int]:
-        jobs = [PlacedJob(spec=JobSpec(type="noop"), lane_id=lane)] * count
-        return [job_id for job_id in (await submit_jobs(self.statements, jobs, server_id=SERVER_ID)).ids if job_id]
+        jobs = Submission.of([JobSpec(type="noop")] * count)
+        batch = Batch.joining([(jobs, [PlacedJob(spec=kind, lane_id=lane) for kind in jobs.kinds])])
+        return [job_id for job_id in (await submit_jobs(self.statements, batch, server_id=SERVER_ID)).ids if job_id]
 
-    async def claim(self, ids: Sequence[int]) -> list[Row]:
-        rows = await self.statements.fetch(
+    async def claim(self, ids: Sequence[int]) -> Row:
+        [row] = await self.statements.fetch(
             "claim_jobs",
             ids=ids,
             session_ids=[self.session_id] * len(ids),
@@ -92,15 +89,16 @@ class Ours:
             batch_bytes=limits.BATCH_BYTES,
             output_bytes=limits.OUTPUT_HEAD_BYTES,
         )
-        assert len(rows) == len(ids)
-        return rows
+        assert len(row["ids"]) == len(ids)
+        return row
 
-    async def settle(self, rows: Sequence[Row]) -> int:
-        attempts = {f"{name}s": [row[name] for row in rows] for name in ("id", "session_id", "fence", "token")}
-        result = {name: [RESULT.get(name, 0)] * len(rows) for name in SETTLE_PARAMETERS if name != "running"}
-        settled = await self.statements.fetch("settle_completed", running=State.RUNNING, **{**result, **attempts})
-        assert len(settled) == len(rows)
-        return len(settled)
+    async def settle(self, claimed: Row) -> int:
+        attempts = {name: claimed[name] for name in ("ids", "session_ids", "fences", "tokens")}
+        [settled] = await self.statements.fetch(
+            "settle_completed", running=State.RUNNING, exited=Reason.EXITED, **attempts, **NOTHING
+        )
+        assert len(settled["ids"]) == len(claimed["ids"])
+        return len(settled["ids"])
 
     async def peek(self, count: int) -> int:
         return len(await self.statements.fetch("peek_lanes", lane_ids=[WAITING_LANE], per_lane=count))
