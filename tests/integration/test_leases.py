@@ -1,9 +1,11 @@
 """Leases are renewed whatever else is locked, and their connection has no state that outlives a fault."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
+from orqestra.engine.leases import ANSWERS_AT_ONCE
 from tests.support.engine import Engine, Worker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -66,3 +68,19 @@ async def test_the_end_of_a_stream_spares_another_one_with_its_id(engine: Engine
 
     [row] = await engine.sql("SELECT closed_at FROM sessions WHERE id = $1", gone.id)
     assert row["closed_at"] is None
+
+
+async def test_others_have_their_turn_between_the_answers_to_many_beats(engine: Engine) -> None:
+    workers = await asyncio.gather(*(engine.connect() for _ in range(2 * ANSWERS_AT_ONCE + 1)))
+    answered: list[int] = []
+
+    async def look() -> None:
+        while not answered or answered[-1] < len(workers):
+            answered.append(sum(len(worker.peer.beats) for worker in workers))
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(engine.leases.run_once(), look())
+
+    steps = [after - before for before, after in pairwise(answered)]
+    assert max(steps) == ANSWERS_AT_ONCE
