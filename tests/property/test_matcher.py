@@ -113,6 +113,24 @@ class Matching(RuleBasedStateMachine):
         for demand in demands:
             self.check_assignment(demand.profile, demand.budget + surplus)
 
+    @rule(numbers=some_lanes)
+    def found_partial(self, numbers: list[int]) -> None:
+        self.matcher.found_partial(numbers)
+        self.twin.found_partial(numbers)
+
+    @rule(number=lane, count=st.integers(0, 12), passed_ms=st.integers(-5, 12))
+    def direct(self, number: int, count: int, passed_ms: int) -> None:
+        """New jobs of a lane: only for whom nothing waits, and as many as there is credit for."""
+        self.now_ms += passed_ms
+        self.twin.now_ms = max(self.twin.now_ms, self.now_ms)
+        profiles = self.twin.direct_profiles(number) if number in self.twin.lanes else []
+        credits = {session: self.twin.free(session) for each in profiles for session in self.twin.sessions_of(each)}
+        given = self.matcher.direct(number, count, self.now_ms)
+        assert len(given) == min(count, sum(credits.values()))
+        assert all(share <= credits[session] for session, share in Counter(given).items())
+        for session in given:
+            self.twin.sessions[session].outstanding += 1
+
     @rule(profile=st.integers(0, 20), count=st.integers(0, 5))
     def assign_late(self, profile: int, count: int) -> None:
         """To any profile, also one that is gone."""

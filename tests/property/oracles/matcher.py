@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tests.property.oracles.outbox import split
 
 PREFETCH_WINDOW_MS = 80
-PREFETCH_MAX = 256
+PREFETCH_MAX = 1000
 
 Kind = tuple[frozenset[str], frozenset[str]]
 
@@ -37,6 +37,7 @@ class PlainMatcher:
         self.lanes: dict[int, Lane] = {}
         self.suspects: set[int] = set()
         self.woken: set[int] = set()
+        self.partial: set[int] = set()
         self.sessions: dict[int, Session] = {}
         self.profiles: dict[int, Kind] = {}
         self.profiles_made = 0
@@ -85,6 +86,7 @@ class PlainMatcher:
         known = {lane for lane in lanes if lane in self.lanes}
         self.suspects |= known
         self.woken |= known
+        self.partial -= known
         return [lane for lane in lanes if lane not in self.lanes]
 
     def suspect_all(self) -> None:
@@ -92,6 +94,18 @@ class PlainMatcher:
 
     def found_empty(self, lanes: Sequence[int]) -> None:
         self.suspects -= set(lanes) - self.woken
+
+    def found_partial(self, lanes: Sequence[int]) -> None:
+        self.partial |= {lane for lane in lanes if lane in self.lanes} - self.woken
+
+    def direct_profiles(self, lane: int) -> list[int]:
+        """The profiles that may be given new jobs of a lane at once: they serve it, and nothing waits for them."""
+        return [
+            profile
+            for profile in self.profiles
+            if lane in self.served_by(profile, set(self.lanes))
+            and not self.served_by(profile, self.suspects | self.partial)
+        ]
 
     def demand(self, now_ms: int, max_lanes: int = 64, max_hints: int = 1000) -> list[tuple[int, int, list[int]]]:
         self.now_ms = max(self.now_ms, now_ms)
@@ -146,10 +160,12 @@ class PlainMatcher:
         return sum(map(self.free, self.sessions_of(profile)))
 
     def suspects_of(self, profile: int) -> set[int]:
+        return self.served_by(profile, self.suspects)
+
+    def served_by(self, profile: int, lanes: set[int]) -> set[int]:
+        """Those of the lanes whose queue the profile has, and whose labels are among its own."""
         queues, labels = self.profiles[profile]
-        return {
-            lane for lane in self.suspects if self.lanes[lane].queue in queues and self.lanes[lane].requires <= labels
-        }
+        return {lane for lane in lanes if self.lanes[lane].queue in queues and self.lanes[lane].requires <= labels}
 
 
 def deal(wants: Sequence[int], total: int) -> list[int]:
