@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,6 @@ from orqestra.model import limits
 from orqestra.model.job import JobSpec
 from orqestra.model.lifecycle import State
 from orqestra.model.report import Reason
-from orqestra.model.submission import Submission
 from orqestra.store import migrations
 from orqestra.store.database import Database, Row, Statements
 from orqestra.store.submitting import Batch, PlacedJob, submit_jobs
@@ -30,6 +29,7 @@ WAITING_LANE: Final = 2
 SERVER_ID: Final = 7
 LEASE_MS: Final = 3_600_000
 PAGE: Final = 100
+NOOP: Final = JobSpec(type="noop")
 # Those that wait, for whoever looks at the first of a lane.
 WAITING_JOBS: Final = 5_000
 STEPS: Final = ("submit", "claim", "settle")
@@ -40,10 +40,8 @@ BARE: Final = {
     "peek": "SELECT by primary key",
     "page": "SELECT by primary key",
 }
-# What a job that does nothing says of its end: nothing.
-NOTHING: Final[Mapping[str, Any]] = dict.fromkeys(
-    ("stdouts", "stderrs", "wall_us", "user_us", "system_us", "max_rss_kb"), ()
-)
+# A plain success without output says nothing more than its attempt: all other columns are empty.
+QUIET: Final = ("stdouts", "stderrs", "wall_us", "user_us", "system_us", "max_rss_kb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +73,13 @@ class Ours:
     session_id: int
 
     async def submit(self, count: int, lane: int = LANE) -> list[int]:
-        jobs = Submission.of([JobSpec(type="noop")] * count)
-        batch = Batch.joining([(jobs, [PlacedJob(spec=kind, lane_id=lane) for kind in jobs.kinds])])
+        kind = PlacedJob(spec=NOOP, lane_id=lane)
+        batch = Batch(kinds=[kind], kind_of=[1] * count, payloads=[NOOP.payload] * count)
         return [job_id for job_id in (await submit_jobs(self.statements, batch, server_id=SERVER_ID)).ids if job_id]
 
     async def claim(self, ids: Sequence[int]) -> Row:
-        [row] = await self.statements.fetch(
+        """Return the columns of the claim."""
+        [columns] = await self.statements.fetch(
             "claim_jobs",
             ids=ids,
             session_ids=[self.session_id] * len(ids),
@@ -89,13 +88,14 @@ class Ours:
             batch_bytes=limits.BATCH_BYTES,
             output_bytes=limits.OUTPUT_HEAD_BYTES,
         )
-        assert len(row["ids"]) == len(ids)
-        return row
+        assert len(columns["ids"]) == len(ids)
+        return columns
 
     async def settle(self, claimed: Row) -> int:
         attempts = {name: claimed[name] for name in ("ids", "session_ids", "fences", "tokens")}
+        nothing: dict[str, list[Any]] = {name: [] for name in QUIET}
         [settled] = await self.statements.fetch(
-            "settle_completed", running=State.RUNNING, exited=Reason.EXITED, **attempts, **NOTHING
+            "settle_completed", running=State.RUNNING, exited=Reason.EXITED, **attempts, **nothing
         )
         assert len(settled["ids"]) == len(claimed["ids"])
         return len(settled["ids"])
