@@ -61,6 +61,12 @@ class Peer(Protocol):
 class Session:
     """One open stream of this server."""
 
+    # A server has thousands of them.
+    __slots__ = (
+        *("id", "worker_id", "name", "slots", "health", "peer", "number", "profile", "heard", "beat", "cancelled"),
+        "_outstanding",
+    )
+
     def __init__(self, session_id: int, greeting: Greeting, peer: Peer) -> None:
         self.id = session_id
         self.worker_id = greeting.worker_id

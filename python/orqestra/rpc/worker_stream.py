@@ -106,6 +106,7 @@ class WorkerStreams:
             while (message := await read_one(context)) is not None:
                 session.heard = True
                 self._take(session, peer, message)
+                del message  # not kept until the next one comes
             peer.end("the worker ended the stream")
         except InvalidInput as error:
             log.warning("worker sent something wrong", session=session.id, error=str(error))
@@ -184,6 +185,7 @@ async def _write(peer: StreamPeer, context: Context) -> None:
         peer.written(message)
         if message.number:
             reached(Point.SENT)
+        del message  # as above
     goodbye = worker_pb2.Goodbye(reason=peer.ended or "")
     await context.write(worker_pb2.ServerMessage(goodbye=goodbye).SerializeToString())
 
