@@ -160,7 +160,7 @@ class Refusal(_message.Message):
     message: str
     stored: bool
     retry_after_ms: int
-    def __init__(self, status: _Optional[int] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., stored: _Optional[bool] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, status: _Optional[int] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., stored: bool = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class GetJobRequest(_message.Message):
     __slots__ = ("id", "without_output")
@@ -168,7 +168,7 @@ class GetJobRequest(_message.Message):
     WITHOUT_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     id: int
     without_output: bool
-    def __init__(self, id: _Optional[int] = ..., without_output: _Optional[bool] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., without_output: bool = ...) -> None: ...
 
 class Attempt(_message.Message):
     __slots__ = ("number", "fence", "outcome", "worker", "exit_code", "exit_signal", "reason", "error", "stdout", "stderr", "stdout_bytes", "stderr_bytes", "truncated", "started_at", "finished_at", "wall_us", "user_us", "system_us", "max_rss_kb", "killed_processes", "left_processes")
@@ -214,7 +214,7 @@ class Attempt(_message.Message):
     max_rss_kb: int
     killed_processes: int
     left_processes: int
-    def __init__(self, number: _Optional[int] = ..., fence: _Optional[int] = ..., outcome: _Optional[str] = ..., worker: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., wall_us: _Optional[int] = ..., user_us: _Optional[int] = ..., system_us: _Optional[int] = ..., max_rss_kb: _Optional[int] = ..., killed_processes: _Optional[int] = ..., left_processes: _Optional[int] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., fence: _Optional[int] = ..., outcome: _Optional[str] = ..., worker: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: bool = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., wall_us: _Optional[int] = ..., user_us: _Optional[int] = ..., system_us: _Optional[int] = ..., max_rss_kb: _Optional[int] = ..., killed_processes: _Optional[int] = ..., left_processes: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
     __slots__ = ("id", "type", "status", "queue", "priority", "attempt", "max_retries", "backoff", "exit_code", "exit_signal", "reason", "error", "stdout", "stderr", "stdout_bytes", "stderr_bytes", "truncated", "worker", "labels", "tags", "payload", "timeout_ms", "grace_ms", "idempotency_key", "run_id", "step", "fence", "lost", "returned", "cancel_requested", "created_at", "available_at", "started_at", "finished_at", "attempts", "killed_processes", "left_processes", "retry")
@@ -301,7 +301,7 @@ class Job(_message.Message):
     killed_processes: int
     left_processes: int
     retry: RetryRules
-    def __init__(self, id: _Optional[int] = ..., type: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., attempt: _Optional[int] = ..., max_retries: _Optional[int] = ..., backoff: _Optional[_Union[Backoff, _Mapping]] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., worker: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., tags: _Optional[_Iterable[str]] = ..., payload: _Optional[bytes] = ..., timeout_ms: _Optional[int] = ..., grace_ms: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., run_id: _Optional[int] = ..., step: _Optional[str] = ..., fence: _Optional[int] = ..., lost: _Optional[int] = ..., returned: _Optional[int] = ..., cancel_requested: _Optional[bool] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., available_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., killed_processes: _Optional[int] = ..., left_processes: _Optional[int] = ..., retry: _Optional[_Union[RetryRules, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., type: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., attempt: _Optional[int] = ..., max_retries: _Optional[int] = ..., backoff: _Optional[_Union[Backoff, _Mapping]] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: bool = ..., worker: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., tags: _Optional[_Iterable[str]] = ..., payload: _Optional[bytes] = ..., timeout_ms: _Optional[int] = ..., grace_ms: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., run_id: _Optional[int] = ..., step: _Optional[str] = ..., fence: _Optional[int] = ..., lost: _Optional[int] = ..., returned: _Optional[int] = ..., cancel_requested: bool = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., available_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., killed_processes: _Optional[int] = ..., left_processes: _Optional[int] = ..., retry: _Optional[_Union[RetryRules, _Mapping]] = ...) -> None: ...
 
 class ListJobsRequest(_message.Message):
     __slots__ = ("statuses", "queue", "type", "labels", "tags", "limit", "after")
@@ -394,7 +394,7 @@ class GetOutputRequest(_message.Message):
     follow: bool
     stdout_offset: int
     stderr_offset: int
-    def __init__(self, id: _Optional[int] = ..., fence: _Optional[int] = ..., follow: _Optional[bool] = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., fence: _Optional[int] = ..., follow: bool = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ...) -> None: ...
 
 class OutputChunk(_message.Message):
     __slots__ = ("fence", "stream", "offset", "data")
@@ -451,4 +451,4 @@ class Worker(_message.Message):
     connected_at: _timestamp_pb2.Timestamp
     lease_expires_at: _timestamp_pb2.Timestamp
     health: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., session_id: _Optional[int] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., queues: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., server: _Optional[str] = ..., draining: _Optional[bool] = ..., connected_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., health: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., session_id: _Optional[int] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., queues: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., server: _Optional[str] = ..., draining: bool = ..., connected_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., health: _Optional[str] = ...) -> None: ...

@@ -5,7 +5,7 @@ import warnings
 
 from orqestra.v1 import jobs_pb2 as orqestra_dot_v1_dot_jobs__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.78.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class JobsStub:
+class JobsStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -86,7 +86,7 @@ class JobsStub:
                 _registered_method=True)
 
 
-class JobsServicer:
+class JobsServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Submit(self, request, context):
@@ -219,7 +219,7 @@ def add_JobsServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Jobs:
+class Jobs(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod

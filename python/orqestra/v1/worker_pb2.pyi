@@ -173,7 +173,7 @@ class Assignment(_message.Message):
     step: str
     has_previous_output: bool
     previous_output: bytes
-    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., type: _Optional[str] = ..., payload: _Optional[bytes] = ..., attempt_number: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., grace_ms: _Optional[int] = ..., run_id: _Optional[int] = ..., step: _Optional[str] = ..., has_previous_output: _Optional[bool] = ..., previous_output: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., type: _Optional[str] = ..., payload: _Optional[bytes] = ..., attempt_number: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., grace_ms: _Optional[int] = ..., run_id: _Optional[int] = ..., step: _Optional[str] = ..., has_previous_output: bool = ..., previous_output: _Optional[bytes] = ...) -> None: ...
 
 class AssignAck(_message.Message):
     __slots__ = ("up_to",)
@@ -237,7 +237,7 @@ class Result(_message.Message):
     stderr_stored: bool
     killed_processes: int
     left_processes: int
-    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., ok: _Optional[bool] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., started_at_us: _Optional[int] = ..., wall_us: _Optional[int] = ..., user_us: _Optional[int] = ..., system_us: _Optional[int] = ..., max_rss_kb: _Optional[int] = ..., stdout_stored: _Optional[bool] = ..., stderr_stored: _Optional[bool] = ..., killed_processes: _Optional[int] = ..., left_processes: _Optional[int] = ...) -> None: ...
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., ok: bool = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., error: _Optional[str] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., truncated: bool = ..., started_at_us: _Optional[int] = ..., wall_us: _Optional[int] = ..., user_us: _Optional[int] = ..., system_us: _Optional[int] = ..., max_rss_kb: _Optional[int] = ..., stdout_stored: bool = ..., stderr_stored: bool = ..., killed_processes: _Optional[int] = ..., left_processes: _Optional[int] = ...) -> None: ...
 
 class ResultAcks(_message.Message):
     __slots__ = ("acks",)
@@ -286,7 +286,7 @@ class OutputAck(_message.Message):
     stream: _jobs_pb2.Stream
     offset: int
     stored: bool
-    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., stream: _Optional[_Union[_jobs_pb2.Stream, str]] = ..., offset: _Optional[int] = ..., stored: _Optional[bool] = ...) -> None: ...
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., stream: _Optional[_Union[_jobs_pb2.Stream, str]] = ..., offset: _Optional[int] = ..., stored: bool = ...) -> None: ...
 
 class LiveOutput(_message.Message):
     __slots__ = ("job_id", "fence", "stream", "offset", "data", "total")
@@ -320,7 +320,7 @@ class Follow(_message.Message):
     stop: bool
     stdout_offset: int
     stderr_offset: int
-    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., stop: _Optional[bool] = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ...) -> None: ...
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., stop: bool = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ...) -> None: ...
 
 class LogsUp(_message.Message):
     __slots__ = ("hello", "output")

@@ -5,7 +5,7 @@ import warnings
 
 from orqestra.v1 import workflows_pb2 as orqestra_dot_v1_dot_workflows__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.78.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class WorkflowsStub:
+class WorkflowsStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -61,7 +61,7 @@ class WorkflowsStub:
                 _registered_method=True)
 
 
-class WorkflowsServicer:
+class WorkflowsServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def ListWorkflows(self, request, context):
@@ -134,7 +134,7 @@ def add_WorkflowsServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Workflows:
+class Workflows(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
