@@ -157,9 +157,9 @@ class Cancels(Service):
         if session is None:
             return 0
         # Told once on a stream; a stream that broke tells again with its successor.
-        untold = [attempt for attempt in attempts if attempt not in session.cancelled]
+        untold = [attempt for attempt in attempts if attempt not in session.cancels]
         if untold:
-            session.cancelled.update(untold)
+            session.cancels.update(untold)
             session.peer.cancel(untold)
         return len(untold)
 

@@ -63,7 +63,7 @@ class Session:
 
     # A server has thousands of them.
     __slots__ = (
-        *("id", "worker_id", "name", "slots", "health", "peer", "number", "profile", "heard", "beat", "cancelled"),
+        *("id", "worker_id", "name", "slots", "health", "peer", "number", "profile", "heard", "beat", "cancels"),
         "_outstanding",
     )
 
@@ -78,7 +78,7 @@ class Session:
         self.profile = (frozenset(greeting.queues), frozenset(greeting.labels))
         self.heard = True
         self.beat = 0
-        self.cancelled: set[AttemptRef] = set()
+        self.cancels: set[AttemptRef] = set()
         self._outstanding = Attempts()
 
     @property
@@ -93,20 +93,20 @@ class Session:
     def give(self, claimed: Claimed) -> set[AttemptRef]:
         """Note jobs that are sent to it; return those whose cancel came too early and is to be told behind them."""
         self._outstanding.add_claimed(claimed, self.id)
-        if not self.cancelled:
+        if not self.cancels:
             return set()
-        return self.cancelled.intersection(AttemptRef(*attempt) for attempt in claimed.attempts(self.id))
+        return self.cancels.intersection(AttemptRef(*attempt) for attempt in claimed.attempts(self.id))
 
     def take_results(self, results: Results) -> int:
         """Forget attempts that have ended; return how many of them it had (a doubled result has none)."""
-        if self.cancelled:
-            self.cancelled.difference_update(AttemptRef(*attempt) for attempt in results.attempts())
+        if self.cancels:
+            self.cancels.difference_update(AttemptRef(*attempt) for attempt in results.attempts())
         return self._outstanding.remove_reported(results)
 
     def take_back(self, attempts: Iterable[AttemptRef]) -> int:
         """Forget attempts that were not begun; return how many of them it had."""
         over = list(attempts)
-        self.cancelled.difference_update(over)
+        self.cancels.difference_update(over)
         return self._outstanding.remove([attempt.named for attempt in over])
 
 

@@ -95,11 +95,13 @@ class _AsBytes:
         self._written = written
 
     def add_generic_rpc_handlers(self, _handlers: object) -> None:
-        """Leave it to the registered ones, which are the same."""
+        """Leave it to the next call, which brings the same handlers."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Register handlers without what they would make of bytes."""
         changed = {name: self._changed(name, handler) for name, handler in handlers.items()}
+        # Versions differ in which of the two they ask.
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, changed),))
         self._server.add_registered_method_handlers(service, changed)
 
     def _changed(self, name: str, handler: Any) -> Any:
