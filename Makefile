@@ -99,7 +99,7 @@ bench: setup ## Measure for minutes, keep the figures in benchmarks/results/, wr
 bench-full: setup ## Measure everything there is, larger loads too: some 20 minutes
 	$(call measure,--timeout=1200 --full)
 
-bench-peers: setup ## Measure beside other job queues in one run, about 6 minutes; PEERS="bullmq saq" for some of them
+bench-peers: setup ## Measure beside other job queues in one run, about 7 minutes; PEERS="bullmq saq" for some of them
 	$(PYTHON) -m benchmarks.peers $(if $(PEERS),$(addprefix --only ,$(PEERS)),--document)
 
 chaos: setup ## Run every cell of the chaos matrix and write docs/reliability.md; CELLS=text for some of them

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from benchmarks.peers import report
+from benchmarks.peers import page, report
 from benchmarks.peers.__main__ import chosen
 from benchmarks.peers.contest import RoundFailed, began_at
 from benchmarks.peers.counts import Counts
@@ -182,3 +182,21 @@ def test_a_line_has_what_its_peer_declares() -> None:
 
     assert (found["peer"], found["durable"], found["store"]) == ("SAQ, AOF always", True, "redis")
     assert found["jobs_per_s"] is None
+
+
+def test_the_page_has_the_table_between_its_markers(tmp_path: Path) -> None:
+    # given results of one round
+    machine = {"cpus": 2, "cpu": "A CPU", "system": "Linux", "versions": {"postgres": "18.4"}}
+    lines = [line("Orqestra", 0.1, is_ours=True), line("theirs", 0.2)]
+    results = tmp_path / "20300131T183000Z.json"
+    results.write_text(json.dumps(report.document(lines, machine) | {"rounds": 1}))
+
+    written = page.page(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", results)
+
+    assert written.startswith(
+        f"before\n{page.BEGIN}\n\n[20300131T183000Z.json](results/peers/20300131T183000Z.json): median"
+    )
+    assert "| theirs | 1.2.3 | postgres | yes | 1,000 | 5,000 | 10,000 | 2.0 x |\n" in written
+    assert written.endswith(f"\n{page.END}\nafter\n")
+    assert "old" not in written
+    assert page.page(written, results) == written
