@@ -19,9 +19,10 @@ from tests.support.databases import fresh_database, make_template
 
 _namespaces = itertools.count(1)
 
-# A shell that starts the tests in the background lets them ignore these, and so would all that they start.
+# Who starts the tests in the background, or by nohup, lets them ignore these, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

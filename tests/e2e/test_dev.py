@@ -127,7 +127,8 @@ async def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
         family = dev.family()
 
         dev.send(signal.SIGINT)
-        await until(lambda: said(dev, "stopping"))
+        # The worker was told: the first signal is done with, and cannot swallow the second.
+        await until(lambda: said(dev, "draining"))
         dev.send(signal.SIGINT)
         begin = time.monotonic()
 
