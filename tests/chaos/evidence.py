@@ -42,6 +42,11 @@ class Change:
     after: Row | None
 
     @property
+    def images(self) -> list[Row]:
+        """What the row was and is: one for an insert or a delete, two for an update."""
+        return [row for row in (self.before, self.after) if row is not None]
+
+    @property
     def row(self) -> Row:
         """The newest version there is."""
         row = self.after if self.after is not None else self.before

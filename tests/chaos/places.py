@@ -112,7 +112,8 @@ def _processes_within_slots(timeline: Timeline) -> Iterator[Violation]:
 
 def _slots(timeline: Timeline, session_id: int) -> int:
     """Return the most slots that a session ever had: a worker that drains offers none and goes on."""
-    versions = [version.change.row for version in timeline.sessions.get(session_id, [])]
+    # What it had before its first change here counts too: it may have been opened before the history begins.
+    versions = [row for version in timeline.sessions.get(session_id, []) for row in version.change.images]
     final = timeline.final_sessions.get(session_id)
     return max((row["slots"] for row in [*versions, *([final] if final else [])]), default=0)
 
