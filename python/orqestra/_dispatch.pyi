@@ -83,8 +83,8 @@ class Matcher:
     def wake(self, lanes: Sequence[int]) -> list[int]:
         """These lanes may have something. Return those that are not known, which have to be set."""
 
-    def suspect_all(self) -> None:
-        """All lanes may have something."""
+    def suspect_all(self, *, filled: bool = False) -> None:
+        """All lanes may have something. Unless they are `filled`, nobody said so, and `direct` goes on."""
 
     def found_empty(self, lanes: Sequence[int]) -> None:
         """The take after the last demand found these lanes empty.
@@ -101,7 +101,8 @@ class Matcher:
     def direct(self, lane: int, count: int, now_ms: int) -> list[int]:
         """Take credit for at most `count` new jobs of a lane, and return the session of each.
 
-        Only of profiles for which nothing waits: no lane that they serve may have something or is partial.
+        Only of profiles for which nothing waits: each lane that they serve was found empty, was not woken since,
+        and is not partial.
         """
 
     def demand(self, now_ms: int, max_lanes: int = 64, max_hints: int = 1000) -> list[Demand]:

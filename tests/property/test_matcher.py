@@ -83,10 +83,10 @@ class Matching(RuleBasedStateMachine):
     def wake(self, numbers: list[int]) -> None:
         assert self.matcher.wake(numbers) == self.twin.wake(numbers)
 
-    @rule()
-    def suspect_all(self) -> None:
-        self.matcher.suspect_all()
-        self.twin.suspect_all()
+    @rule(filled=st.booleans())
+    def suspect_all(self, filled: bool) -> None:
+        self.matcher.suspect_all(filled=filled)
+        self.twin.suspect_all(filled=filled)
 
     @rule(numbers=some_lanes)
     def found_empty(self, numbers: list[int]) -> None:

@@ -22,7 +22,7 @@ from orqestra.model import limits
 from orqestra.model.lifecycle import TERMINAL, State
 
 BATCH_JOBS: Final = 1000
-CALLERS: Final = 4
+CALLERS: Final = 3
 MARKS: Final = 20
 # From one mark to the next. Who waits longer has lost jobs, or commands that belong in no benchmark.
 STALL_SECONDS: Final = 120.0

@@ -101,7 +101,7 @@ class Claims:
             return await retry_conflicts(lambda: self._claim_or_find(wanted))
         except BaseException as error:
             self._matcher.release(session_ids)
-            self._matcher.suspect_all()
+            self._matcher.suspect_all(filled=True)
             if isinstance(error, OutcomeUnknown | asyncio.CancelledError):
                 self._end(tokens, reason=f"a claim for it has an unknown end: {error}")
             raise

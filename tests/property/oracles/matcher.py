@@ -37,6 +37,7 @@ class PlainMatcher:
         self.lanes: dict[int, Lane] = {}
         self.suspects: set[int] = set()
         self.woken: set[int] = set()
+        self.filled: set[int] = set()
         self.partial: set[int] = set()
         self.sessions: dict[int, Session] = {}
         self.profiles: dict[int, Kind] = {}
@@ -86,14 +87,19 @@ class PlainMatcher:
         known = {lane for lane in lanes if lane in self.lanes}
         self.suspects |= known
         self.woken |= known
+        self.filled |= known
         self.partial -= known
         return [lane for lane in lanes if lane not in self.lanes]
 
-    def suspect_all(self) -> None:
-        self.wake(list(self.lanes))
+    def suspect_all(self, *, filled: bool = False) -> None:
+        self.suspects |= set(self.lanes)
+        self.woken |= set(self.lanes)
+        if filled:
+            self.filled |= set(self.lanes)
 
     def found_empty(self, lanes: Sequence[int]) -> None:
         self.suspects -= set(lanes) - self.woken
+        self.filled -= set(lanes) - self.woken
 
     def found_partial(self, lanes: Sequence[int]) -> None:
         self.partial |= {lane for lane in lanes if lane in self.lanes} - self.woken
@@ -104,7 +110,7 @@ class PlainMatcher:
             profile
             for profile in self.profiles
             if lane in self.served_by(profile, set(self.lanes))
-            and not self.served_by(profile, self.suspects | self.partial)
+            and not self.served_by(profile, self.filled | self.partial)
         ]
 
     def demand(self, now_ms: int, max_lanes: int = 64, max_hints: int = 1000) -> list[tuple[int, int, list[int]]]:

@@ -24,6 +24,8 @@ pub struct Queue {
     pub suspects: Bits,
     /// The lanes that were woken after they were last asked.
     woken: Bits,
+    /// The lanes that got something after they were last found empty, as far as we were told.
+    pub filled: Bits,
     /// The lanes of which Postgres held more than Redis when they were last asked.
     pub partial: Bits,
 }
@@ -106,11 +108,14 @@ impl Lanes {
         unknown
     }
 
-    /// Every lane may have something.
-    pub fn wake_all(&mut self) {
+    /// Every lane may have something, `filled` or not.
+    pub fn suspect_all(&mut self, filled: bool) {
         for queue in &mut self.queues {
             for bit in 0..queue.lanes.len() {
-                queue.wake(bit);
+                queue.suspect(bit);
+                if filled {
+                    queue.filled.insert(bit);
+                }
             }
         }
     }
@@ -122,6 +127,7 @@ impl Lanes {
                 let queue = &mut self.queues[place.queue];
                 if !queue.woken.contains(place.bit) {
                     queue.suspects.remove(place.bit);
+                    queue.filled.remove(place.bit);
                 }
             }
         }
@@ -167,8 +173,13 @@ impl Lanes {
 
 impl Queue {
     fn wake(&mut self, bit: usize) {
+        self.suspect(bit);
+        self.filled.insert(bit);
+        self.partial.remove(bit);
+    }
+
+    fn suspect(&mut self, bit: usize) {
         self.suspects.insert(bit);
         self.woken.insert(bit);
-        self.partial.remove(bit);
     }
 }

@@ -154,9 +154,10 @@ impl Matcher {
         self.lanes.wake(lanes)
     }
 
-    /// All lanes may have something.
-    pub fn suspect_all(&mut self) {
-        self.lanes.wake_all();
+    /// All lanes may have something: something that somebody waits for, if they are `filled`; else nobody
+    /// said so, and new jobs may still be given out directly.
+    pub fn suspect_all(&mut self, filled: bool) {
+        self.lanes.suspect_all(filled);
     }
 
     /// The take that the last demand led to found these lanes empty. One that was woken since that

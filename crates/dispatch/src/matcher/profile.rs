@@ -88,7 +88,7 @@ impl Profile {
         views.any(|view| view.queue == place.queue && view.serves.contains(place.bit))
     }
 
-    /// Whether nothing waits for it: no lane that it serves may have something.
+    /// Whether nothing waits for it: every lane that it serves was found empty and not woken since.
     pub fn is_clear(&self, lanes: &Lanes) -> bool {
         self.views.iter().all(|view| view.is_clear(lanes))
     }
@@ -135,7 +135,8 @@ impl View {
     }
 
     fn is_clear(&self, lanes: &Lanes) -> bool {
-        !self.is_hungry(lanes) && !self.serves.meets(&lanes.at(self.queue).partial)
+        let queue = lanes.at(self.queue);
+        !self.serves.meets(&queue.filled) && !self.serves.meets(&queue.partial)
     }
 
     fn suspects(&self, lanes: &Lanes) -> usize {

@@ -76,8 +76,9 @@ impl Matcher {
         self.inner.wake(&lanes)
     }
 
-    fn suspect_all(&mut self) {
-        self.inner.suspect_all();
+    #[pyo3(signature = (*, filled = false))]
+    fn suspect_all(&mut self, filled: bool) {
+        self.inner.suspect_all(filled);
     }
 
     fn found_empty(&mut self, lanes: Vec<i32>) {
