@@ -19,7 +19,6 @@ from tests.support.processes import gone, processes_of
 from tests.support.waiting import until
 
 SECONDS = 60.0
-LOOK_SECONDS = 0.05
 KEYS = {
     *(
         "scenario",
@@ -77,9 +76,13 @@ def files(folder: Path, pattern: str) -> list[Path]:
 async def until_a_job_runs(folder: Path) -> None:
     """Wait until the system in `folder` runs a job of a benchmark."""
     settings = dotenv_values(await found(folder, "orqestra-bench-*/env"))
-    async with Client(settings["GRPC_ADDR"] or "") as client, asyncio.timeout(SECONDS):
-        while not (await client.list(JobFilter(tags=("bench",), statuses=(State.RUNNING,)), limit=1)).jobs:
-            await asyncio.sleep(LOOK_SECONDS)
+    async with Client(settings["GRPC_ADDR"] or "") as client:
+
+        async def one_runs() -> bool:
+            page = await client.list(JobFilter(tags=("bench",), statuses=(State.RUNNING,)), limit=1)
+            return bool(page.jobs)
+
+        await until(one_runs, SECONDS)
 
 
 def without_unrest(err: str) -> str:

@@ -16,9 +16,9 @@ import pytest_asyncio
 from orqestra.client import Client
 from orqestra.embedded.stack import Stack
 from tests.support.processes import gone, processes_of
+from tests.support.waiting import until
 
 SECONDS = 60.0
-LOOK_SECONDS = 0.05
 # A session that the server was not told the end of is over so soon.
 SETTINGS = {"ORQESTRA_LEASE_SECONDS": "3"}
 KEYS = {
@@ -76,9 +76,12 @@ async def bench(stack: Stack, folder: Path) -> AsyncIterator[Bench]:
     yield Bench(stack, folder)
     assert os.listdir(folder) == []
     assert processes_of(str(folder)) == []
-    async with Client(stack.grpc_addr) as client, asyncio.timeout(SECONDS):
-        while [worker.name for worker in await client.workers()] != ["worker-1"]:
-            await asyncio.sleep(LOOK_SECONDS)
+    async with Client(stack.grpc_addr) as client:
+
+        async def its_workers_are_gone() -> bool:
+            return [worker.name for worker in await client.workers()] == ["worker-1"]
+
+        await until(its_workers_are_gone, SECONDS)
     connection = await asyncpg.connect(stack.db_url)
     assert await connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'bench%'") == 0
     await connection.close()

@@ -9,6 +9,7 @@ from orqestra.engine.audit import REST, Audit
 from orqestra.v1 import jobs_pb2
 from tests.support.clock import ManualClock
 from tests.support.server import RunningServer
+from tests.support.waiting import until
 
 FOUND_SECONDS = 6.0
 
@@ -19,10 +20,14 @@ async def test_a_lost_hint_is_found_and_its_job_runs(
     # Given a job that waits for a worker, whose hint Redis has forgotten
     job_id = await server.submit()
     async with redis.asyncio.from_url(redis_url) as client:
-        async with asyncio.timeout(FOUND_SECONDS):
-            while not await client.keys(f"{{{redis_namespace}}}:ready:*"):
-                await asyncio.sleep(0.01)
-        [ready] = await client.keys(f"{{{redis_namespace}}}:ready:*")
+        found: list[bytes | str] = []
+
+        async def is_ready() -> bool:
+            found[:] = await client.keys(f"{{{redis_namespace}}}:ready:*")
+            return bool(found)
+
+        await until(is_ready, FOUND_SECONDS)
+        [ready] = found
         await client.delete(ready)
 
     # When a worker comes that serves its lane
@@ -52,10 +57,12 @@ async def test_the_audit_rests_long_where_postgres_took_long(
         async with sql.transaction(), asyncio.timeout(FOUND_SECONDS):
             await sql.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
             step = asyncio.create_task(audit.run_once())
-            while not await watcher.fetch(
-                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%list_overdue%'"
-            ):
-                await asyncio.sleep(0)
+
+            async def it_waits() -> bool:
+                waiting = await watcher.fetch("SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                return any("list_overdue" in row["query"] for row in waiting)
+
+            await until(it_waits, FOUND_SECONDS)
 
             # When that takes two seconds
             await clock.advance(2)

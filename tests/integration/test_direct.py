@@ -1,6 +1,5 @@
 """Direct match: what is stored as running at once, for whom, and that it passes nobody."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +13,6 @@ from orqestra.engine.sessions import Session
 from orqestra.model.errors import OrqestraError, OutcomeUnknown, StorageUnavailable
 from orqestra.model.job import JobSpec
 from orqestra.model.report import AttemptRef
-from orqestra.model.submission import Submission
 from orqestra.store.submitting import Batch, PlacedJob, submit_jobs
 from orqestra.v1.worker_pb2 import Assign, Assignment
 from tests.support.engine import SERVER_ID, Engine, Peer, noop
@@ -82,10 +80,11 @@ class Scene:
         return noop(**{"queue": self.queue, **about})
 
     async def submit(self, *jobs: JobSpec) -> list[int]:
-        answer = asyncio.create_task(self.engine.intake.submit(Submission.of(jobs)))
-        await asyncio.sleep(0)
-        await self.engine.intake.run_once()
-        return await answer
+        [answer] = await self.engine.take_in(jobs)
+        if isinstance(answer, OrqestraError):
+            raise answer
+        ids: list[int] = answer
+        return ids
 
     async def states(self, ids: Sequence[int]) -> list[tuple[str, int]]:
         rows = [await self.engine.job(job_id) for job_id in ids]

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from orqestra.model.errors import InvalidInput
 from orqestra.model.job import JobSpec
 from orqestra.model.retry import RetryPolicy
-from orqestra.model.submission import Submission
 from tests.support.engine import Engine, noop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -120,31 +120,19 @@ async def test_two_servers_with_the_same_keys_in_opposite_order_agree(engine: En
 
 
 async def test_batches_beyond_the_largest_statement_are_stored_all_or_none(engine: Engine) -> None:
-    answer = asyncio.create_task(engine.intake.submit(Submission.of([noop()] * 2500)))
-    await asyncio.sleep(0)
-    await engine.intake.run_once()
-    ids = await answer
+    [ids] = await engine.take_in([noop()] * 2500)
 
     assert ids == sorted(set(ids))
     assert len(ids) == 2500
 
-    jobs = [noop(key="lone")] + [noop()] * 1500 + [bad_for_postgres()]
-    refused = asyncio.create_task(engine.intake.submit(Submission.of(jobs)))
-    await asyncio.sleep(0)
-    await engine.intake.run_once()
-    with pytest.raises(Exception, match="Postgres refuses"):
-        await refused
+    [refused] = await engine.take_in([noop(key="lone")] + [noop()] * 1500 + [bad_for_postgres()])
+    assert isinstance(refused, InvalidInput) and "Postgres refuses" in str(refused)
     assert await engine.sql("SELECT 1 FROM jobs WHERE idempotency_key = 'lone'") == []
 
 
 async def test_only_the_guilty_caller_of_a_group_commit_gets_the_error(engine: Engine) -> None:
-    calls = [[noop()], [noop(), noop()], [bad_for_postgres()], [noop()]]
-    answers = [asyncio.create_task(engine.intake.submit(Submission.of(jobs))) for jobs in calls]
-    await asyncio.sleep(0)
+    results = await engine.take_in([noop()], [noop(), noop()], [bad_for_postgres()], [noop()])
 
-    await engine.intake.run_once()
-
-    results = await asyncio.gather(*answers, return_exceptions=True)
     assert [len(ids) if isinstance(ids, list) else str(ids)[:4] for ids in results] == [1, 2, "job:", 1]
 
 
@@ -156,13 +144,8 @@ async def test_a_key_that_is_freed_meanwhile_does_not_store_others_twice(engine:
         "BEGIN DELETE FROM jobs WHERE idempotency_key = 'freed' AND queue = 'default'; RETURN NULL; END $$"
     )
     await engine.sql("CREATE TRIGGER free_key AFTER INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION free_key()")
-    calls = [[noop(tags=("once",))], [noop(key="freed", queue="later")]]
-    answers = [asyncio.create_task(engine.intake.submit(Submission.of(jobs))) for jobs in calls]
-    await asyncio.sleep(0)
+    [[plain], [keyed]] = await engine.take_in([noop(tags=("once",))], [noop(key="freed", queue="later")])
 
-    await engine.intake.run_once()
-
-    [[plain], [keyed]] = await asyncio.gather(*answers)
     await engine.sql("DROP TRIGGER free_key ON outbox")
     assert [row["id"] for row in await engine.sql("SELECT id FROM jobs WHERE tags = '{once}'")] == [plain]
     assert (await engine.job(keyed))["queue"] == "later"

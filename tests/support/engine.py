@@ -3,6 +3,7 @@
 All of it is real but Redis, which is never connected to: hints end in the outbox, where tests read them.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from orqestra.model import limits
 from orqestra.model.decision import Ending
 from orqestra.model.job import JobSpec
 from orqestra.model.report import AttemptRef, OutputPiece, Reason, Report, Verdict
+from orqestra.model.submission import Submission
 from orqestra.queue.connection import connect
 from orqestra.queue.hints import Hints
 from orqestra.store.database import Database, Row
@@ -132,6 +134,13 @@ class Engine:
         jobs = [PlacedJob(spec=spec, lane_id=await self.lanes.find(spec)) for spec in specs]
         async with self.database.connection() as statements:
             return await submit_jobs(statements, Batch.of(jobs), server_id=SERVER_ID)
+
+    async def take_in(self, *calls: Sequence[JobSpec]) -> list[Any]:
+        """Let callers submit at once, and store what waits then; return ids or the error for each."""
+        submits = [self.intake.submit(Submission.of(jobs)) for jobs in calls]
+        # Tasks begin in their order: all wait when the step begins.
+        *answers, _ = await asyncio.gather(*submits, self.intake.run_once(), return_exceptions=True)
+        return answers
 
     async def submit(self, **about: Any) -> int:
         """Submit one job that does nothing, and return its id."""

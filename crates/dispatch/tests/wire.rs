@@ -39,7 +39,7 @@ fn claimed(attempts: &[Attempt], noops: &[bool]) -> Claimed<Vec<u8>> {
         graces_ms: vec![5000; attempts.len()],
         steps: vec![],
     };
-    Claimed::new(columns).unwrap()
+    Claimed::new(columns).expect("all columns have one entry for each job")
 }
 
 proptest! {
@@ -49,7 +49,9 @@ proptest! {
         let (mut assigned, mut others) = (Vec::new(), 0);
 
         for jobs in claimed(&attempts, &noops).encode(7, |_| b"", (most_jobs, 1000)) {
-            let read = assign::read(&assign::message(3, &jobs), true).unwrap().unwrap();
+            let read = assign::read(&assign::message(3, &jobs), true)
+                .expect("what we write is a message")
+                .expect("and it assigns");
             prop_assert_eq!(read.number, 3);
             prop_assert!(read.noops.len() + read.others.len() <= most_jobs);
             others += read.others.len();
@@ -69,7 +71,9 @@ proptest! {
         let mut told = Vec::new();
 
         while let Some(message) = owed.take(most, 1 << 20) {
-            let reported = results::read(&message).unwrap().unwrap();
+            let reported = results::read(&message)
+                .expect("what we write is a message")
+                .expect("and it reports");
             prop_assert!(reported.iter().all(|result| result.success.is_some()));
             let successes = Successes::of([reported.as_slice()]);
             prop_assert_eq!(successes.rows.len() + successes.again.len(), reported.len());
@@ -79,7 +83,7 @@ proptest! {
 
         let mut part = Vec::new();
         results::accept(&mut part, &told);
-        prop_assert_eq!(owed.acknowledge(&acks::message(&[part])).unwrap(), Some(vec![]));
+        prop_assert_eq!(owed.acknowledge(&acks::message(&[part])), Ok(Some(vec![])));
         prop_assert!(owed.is_empty());
     }
 
@@ -95,7 +99,7 @@ proptest! {
             expected.push(Acknowledged { attempt: *attempt, verdict: STALE, was_owed });
         }
 
-        prop_assert_eq!(owed.acknowledge(&acks::message(&[part])).unwrap(), Some(expected));
+        prop_assert_eq!(owed.acknowledge(&acks::message(&[part])), Ok(Some(expected)));
     }
 
     #[test]
@@ -117,7 +121,7 @@ fn columns_of_different_lengths_are_refused() {
         steps: vec![Some(Step::default())],
         ..Columns::default()
     };
-    let error = Claimed::new(columns).unwrap_err();
+    let error = Claimed::new(columns).expect_err("one job, and no session for it");
     assert!(
         error.to_string().contains("sessions: 0 values for 1 jobs"),
         "{error}"

@@ -69,7 +69,7 @@ class Mixed:
 
     async def __call__(self, system: System) -> Report:
         """Measure the limits, run the mix, measure the limits again, then look at every job."""
-        chance = random.Random(SEED)  # noqa: S311 - which job is which is no secret
+        chance = random.Random(SEED)  # noqa: S311  which job is which is no secret
         kinds = chance.choices(KINDS, [kind.share for kind in KINDS], k=self.jobs)
         fates: dict[int, Fate] = {}
         async with staged(system, self.progress, workers=self.workers, slots=SLOTS, labels=LABELS) as stage:

@@ -185,7 +185,7 @@ mod tests {
         put_bytes(&mut message, 4, b"");
         put_bytes(&mut message, 5, b"abc");
         put_number(&mut message, 6, i64::MAX);
-        let found = all(&message).unwrap();
+        let found = all(&message).expect("what we write is a message");
         assert_eq!(
             found,
             [
