@@ -22,6 +22,7 @@ from tests.support.retention import (
     Past,
     add_jobs,
     add_run,
+    fail,
     finish_round,
     is_end_of_round,
     loops_of,
@@ -157,7 +158,7 @@ async def test_one_that_is_retried_meanwhile_stays(engine: Engine) -> None:
     [_, unhappy, _] = loops_of(engine)
     find = unhappy._kind.find
 
-    page = await find(after=0, span=10, rows=10, **unhappy._old)
+    page = await find(after=0, span=10, rows=10, is_begin=True, **unhappy._old)
     await engine.cancels.retry(job)
     await unhappy._delete(page[0]["ids"])
 
@@ -293,6 +294,24 @@ async def test_the_next_round_begins_where_something_was_left(engine: Engine) ->
     second = await finish_round(loops)
 
     assert (first[0], second[0]) == (6, 2)
+
+
+@pytest.mark.parametrize("live", LIVE)
+async def test_what_fails_after_the_walk_has_passed_goes_as_well(engine: Engine, live: State) -> None:
+    ids = await add_jobs(engine, Past(state=live), Past(state=live))
+    await engine.sql("SELECT setval('jobs_id_seq', $1)", 5 * retention.SPAN_IDS)
+    await add_jobs(engine, Past())
+    loops = loops_of(engine)
+    await finish_round(loops)
+    await fail(engine, ids[0])
+
+    await finish_round(loops)
+
+    assert (await rows_left(engine))["jobs"] == {ids[1]}
+    await fail(engine, ids[1])
+    assert (await finish_round(loops))[1] == 6
+    assert not (await rows_left(engine))["jobs"]
+    assert (await finish_round(loops))[1] == 2, "nothing is left to come back for"
 
 
 async def test_two_servers_at_once_delete_each_row_once(engine: Engine) -> None:

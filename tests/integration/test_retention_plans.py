@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from orqestra.embedded.postgres import EmbeddedPostgres
-from orqestra.engine.retention import BATCH_JOBS, BATCH_RUNS, SPAN_IDS
+from orqestra.engine.retention import BATCH_JOBS, BATCH_RUNS
 from orqestra.model.lifecycle import TERMINAL, State
 from orqestra.store.queries import load_queries
 from tests.support.databases import fresh_database
@@ -24,7 +24,7 @@ QUERIES = load_queries()
 # Query -> the ways that it may take to each table.
 ALLOWED = {
     "find_old_jobs": {"jobs": {"jobs_pkey"}},
-    "find_old_unhappy_jobs": {"jobs": {"jobs_unhappy"}},
+    "find_old_unhappy_jobs": {"jobs": {"jobs_unhappy", "jobs_pkey"}},
     "find_old_runs": {"workflow_runs": {"workflow_runs_pkey"}},
     "delete_jobs": {"jobs": {"jobs_pkey"}, "attempts": {"attempts_pkey"}, "job_output": {"job_output_pkey"}},
     "delete_runs": {
@@ -76,8 +76,10 @@ def values_of(name: str) -> dict[str, Any]:
     most = BATCH_RUNS if name == "delete_runs" else BATCH_JOBS
     values = {
         "after": 1000,
-        "span": SPAN_IDS,
+        # As part of the table as a span is of a large one.
+        "span": ROWS // 10,
         "rows": most,
+        "is_begin": True,
         "ids": list(range(1, most + 1)),
         "states": sorted(TERMINAL),
         "after_ms": [AGES_MS[state] for state in sorted(TERMINAL)],

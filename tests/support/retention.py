@@ -40,6 +40,10 @@ INSERT INTO job_output (job_id, fence, stream, byte_offset, bytes)
 SELECT id, 1, stream, 0, 'text' FROM unnest($1::bigint[]) AS j(id), unnest('{1,2}'::smallint[]) AS s(stream)"""
 
 
+FAIL = """
+UPDATE jobs SET state = 'failed', delayed = false, finished_at = created_at WHERE id = $1"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Past:
     """A job as it is found: `age_ms` after its end, if it has one, and `created_ms` (or as long) after its submit."""
@@ -83,6 +87,13 @@ async def add_run(engine: Engine, state: State, *steps: State, age_ms: int = 100
             Past(state=step, age_ms=age_ms, run_id=row["id"], step_key=f"step-{number}", previous_id=previous),
         )
     return row["id"], ids
+
+
+async def fail(engine: Engine, job_id: int) -> None:
+    """Let a job have failed long ago."""
+    async with engine.database._pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute(FAIL, job_id)
 
 
 def loops_of(engine: Engine, ages_ms: dict[State, int] = AGES_MS) -> tuple[Retention, ...]:

@@ -42,7 +42,8 @@ Ask = Callable[..., Awaitable[list[Row]]]
 class Kind:
     """Rows that are walked together: `find` names what of a page is old, `delete` deletes what of that still is.
 
-    What ended in a state of `after_ms` goes so long after its end; what ended in another one stays.
+    What ended in a state of `after_ms` goes so long after its end; what ended in another one stays. `may_come`:
+    `find` passes over rows that may yet be of this kind, and tells of them where a round begins.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Kind:
     delete: Ask
     after_ms: Mapping[State, int]
     most_rows: int
+    may_come: bool = False
 
 
 class Deleted:
@@ -85,12 +87,13 @@ class Retention(Service):
         # For the next try, should this one be cut off.
         self._rows = max(rows // 2, LEAST_ROWS)
         began = self.clock.monotonic()
-        [page] = await self._kind.find(after=self._after, span=SPAN_IDS, rows=rows, **self._old)
+        begin = {"is_begin": self._after == self._begin} if self._kind.may_come else {}
+        [page] = await self._kind.find(after=self._after, span=SPAN_IDS, rows=rows, **begin, **self._old)
         gone = await self._delete(page["ids"])
         took_seconds = self.clock.monotonic() - began
         if took_seconds < SLOW_SECONDS:
             self._rows = min(rows * 2, self._kind.most_rows)
-        if self._move_on(page, is_anything_left=gone < page["looked"]):
+        if self._move_on(page, is_anything_left=gone < page["looked"] or page.get("is_more_to_come", False)):
             return ROUND_SECONDS * random.uniform(*SPREAD)  # noqa: S311  spreads rounds, no secret
         return max(REST * took_seconds, REST_LEAST_SECONDS if gone else LOOK_SECONDS)
 
@@ -143,6 +146,7 @@ def _kinds(core: Core, after_ms: Mapping[State, int]) -> tuple[Kind, ...]:
             delete=delete_jobs,
             after_ms=chosen(State.FAILED, State.CANCELLED),
             most_rows=BATCH_JOBS,
+            may_come=True,
         ),
         Kind(
             name="runs",

@@ -23,7 +23,8 @@ SELECT coalesce(array_agg(p.id) FILTER (WHERE p.run_id IS NULL AND p.finished_at
 FROM page p LEFT JOIN old o ON o.state = p.state;
 
 -- name: find_old_unhappy_jobs
--- As find_old_jobs, for failed and cancelled ones, which have an index of their own.
+-- As find_old_jobs, for failed and cancelled ones, which have an index of their own. At the beginning of a walk
+-- that will not come by there again it is asked what may yet fail or be cancelled there.
 WITH page AS MATERIALIZED (
     SELECT id, state, run_id, created_at, finished_at FROM jobs
     WHERE id > :after::bigint AND id <= :after::bigint + :span::bigint AND state IN ('failed', 'cancelled')
@@ -38,7 +39,13 @@ SELECT coalesce(array_agg(p.id) FILTER (WHERE p.run_id IS NULL AND p.finished_at
        CASE WHEN count(*) < :rows::bigint THEN :after::bigint + :span::bigint ELSE max(p.id) END AS reached,
        coalesce(min(p.created_at) FILTER (WHERE p.created_at <= statement_timestamp())
                 >= (SELECT max(before) FROM old), false) AS is_young,
-       (SELECT last_value FROM jobs_id_seq) AS newest
+       (SELECT last_value FROM jobs_id_seq) AS newest,
+       CASE WHEN :is_begin::boolean AND (SELECT last_value FROM jobs_id_seq) >= :after::bigint + 2 * :span::bigint
+            THEN (SELECT id FROM jobs
+                  WHERE id > :after::bigint AND id <= :after::bigint + :span::bigint
+                    AND state IN ('pending', 'retrying', 'running')
+                  ORDER BY id LIMIT 1) IS NOT NULL
+            ELSE false END AS is_more_to_come
 FROM page p LEFT JOIN old o ON o.state = p.state;
 
 -- name: find_old_runs
