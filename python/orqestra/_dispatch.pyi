@@ -87,7 +87,7 @@ class Matcher:
         """All lanes may have something. Unless they are `filled`, nobody said so, and `direct` goes on."""
 
     def found_empty(self, lanes: Sequence[int]) -> None:
-        """The take after the last demand found these lanes empty.
+        """The take after the last demand found these of its lanes empty, and something in the others.
 
         They are not asked again until they are woken. Those woken since that demand still are asked.
         """
@@ -149,6 +149,10 @@ class Assignment:
     def ids(self) -> list[int]: ...
     @property
     def sessions(self) -> list[int]: ...
+    @property
+    def lanes(self) -> list[int]:
+        """The lanes of all the hints, each once."""
+
     @property
     def leftover(self) -> bytes: ...
 
@@ -272,6 +276,14 @@ class Claimed:
 
     def __new__(cls, columns: _Row) -> Claimed:
         """Take the columns of `claim_jobs`. ValueError if their lengths differ."""
+
+    @staticmethod
+    def direct(columns: _Row) -> Claimed:
+        """Take what was stored as running out of the columns of a submit: those jobs that have a session.
+
+        For each job `ids`, `session_ids`, `kind_of` (from 1), `payloads`; for each kind `types`, `timeouts_ms`,
+        `graces_ms`; `tokens` by session, and one `fence`. ValueError if they do not fit together.
+        """
 
     def __len__(self) -> int: ...
     @property

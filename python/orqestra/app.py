@@ -233,6 +233,7 @@ class Server:
             return max(0.0, deadline - self._clock.monotonic())
 
         await self._grpc.set_serving(serving=False)
+        self._parts.sessions.rest()
         await self._parts.dispatcher.stop(left() / 2)
         await self._parts.settlement.stop(left() / 2)
         self._parts.sessions.end_all("the server stops")

@@ -8,12 +8,13 @@ import asyncpg
 import pytest
 
 from orqestra.model.decision import Budget, Ending, Outcome, decide
-from orqestra.model.lifecycle import RUN_TRANSITIONS, TERMINAL, TRANSITIONS, WAITING, Event, RunState, State, step
+from orqestra.model.lifecycle import BORN, RUN_TRANSITIONS, TERMINAL, TRANSITIONS, WAITING, Event, RunState, State, step
 from orqestra.store.queries import load_queries
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "lifecycle.md").read_text()
 
+BIRTH = re.compile(r"^    \[\*\] --> (\w+)$", re.MULTILINE)
 EDGE = re.compile(r"^    (\w+) --> (\w+)(?:: (\w+))?$", re.MULTILINE)
 ROW = re.compile(r"^\| `(\w+)` \| ([\w, ]+) \| (\w+) \| ([\w ]+) \|$", re.MULTILINE)
 # What stands beside a column of states in SQL: = 'x', <> 'x', IN ('x', 'y').
@@ -64,6 +65,14 @@ def test_the_picture_is_the_table_of_transitions() -> None:
 
     assert jobs == {(source, target, event) for (source, event), target in TRANSITIONS.items()}
     assert runs == set(RUN_TRANSITIONS)
+
+
+def test_the_picture_says_how_a_job_is_born() -> None:
+    picture, _ = re.findall(r"```mermaid\n(.*?)```", DOCUMENT, re.DOTALL)
+
+    assert set(BIRTH.findall(picture)) == set(BORN)
+    for state, fence in BORN.items():
+        assert re.search(rf"born `{state}`,\s+with fence {fence}\b", DOCUMENT), state
 
 
 def test_the_table_of_events_is_the_table_of_transitions() -> None:

@@ -1,6 +1,5 @@
 """Direct match: what is stored as running at once, for whom, and that it passes nobody."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -8,91 +7,13 @@ from uuid import uuid4
 import pytest
 
 from orqestra.engine.direct import DirectMatch
-from orqestra.engine.hellos import Greeting
-from orqestra.engine.sessions import Session
-from orqestra.model.errors import OrqestraError, OutcomeUnknown, StorageUnavailable
-from orqestra.model.job import JobSpec
+from orqestra.model.errors import OrqestraError
 from orqestra.model.report import AttemptRef
 from orqestra.store.submitting import Batch, PlacedJob, submit_jobs
-from orqestra.v1.worker_pb2 import Assign, Assignment
-from tests.support.engine import SERVER_ID, Engine, Peer, noop
+from tests.support.direct import SLOTS, BrokenStream, Scene
+from tests.support.engine import SERVER_ID, Engine, noop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-SLOTS = 3
-
-
-class Stream(Peer):
-    """A stream that keeps what it is assigned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.assigned: list[Assignment] = []
-
-    def assign(self, jobs: bytes) -> None:
-        self.assigned += Assign.FromString(jobs).jobs
-
-
-class Scene:
-    """A worker with free slots on a queue of its own, whose lane the last take found empty."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.matcher = engine.sessions.matcher
-        self.queue = f"direct-{uuid4()}"
-        self.stream = Stream()
-
-    async def begin(self) -> Session:
-        """Connect the worker and let nothing wait."""
-        self.engine.lanes.listen(self.matcher.set_lane)
-        self.lane = await self.lane_of(self.queue)
-        greeting = Greeting(
-            worker_id=uuid4(),
-            incarnation=uuid4(),
-            number=1,
-            name="direct",
-            slots=SLOTS,
-            queues=(self.queue, f"{self.queue}/other"),
-            labels=(),
-            held=(),
-            finished=(),
-        )
-        opened = await self.engine.sessions.open(greeting, self.stream)
-        assert opened is not None
-        self.found_empty(self.lane)
-        await self.relay()
-        return opened.session
-
-    async def lane_of(self, queue: str) -> int:
-        return await self.engine.lanes.find(noop(queue=queue))
-
-    async def relay(self) -> None:
-        """Let what waits for Redis, which these tests do not have, be done with."""
-        while not self.engine.relay.is_idle:
-            await self.engine.relay.run_once()
-
-    def found_empty(self, *lanes: int) -> None:
-        """Take, and find nothing in these lanes."""
-        self.matcher.demand(0)
-        self.matcher.found_empty(lanes)
-
-    def job(self, **about: Any) -> JobSpec:
-        return noop(**{"queue": self.queue, **about})
-
-    async def submit(self, *jobs: JobSpec) -> list[int]:
-        [answer] = await self.engine.take_in(jobs)
-        if isinstance(answer, OrqestraError):
-            raise answer
-        ids: list[int] = answer
-        return ids
-
-    async def states(self, ids: Sequence[int]) -> list[tuple[str, int]]:
-        rows = [await self.engine.job(job_id) for job_id in ids]
-        return [(row["state"], row["fence"]) for row in rows]
-
-    @property
-    def assigned(self) -> list[int]:
-        return [job.attempt.job_id for job in self.stream.assigned]
 
 
 async def test_a_free_worker_gets_a_new_job_without_a_hint(engine: Engine) -> None:
@@ -140,12 +61,36 @@ async def test_the_higher_priority_comes_first(engine: Engine) -> None:
     assert states == {9: ("running", 1), 5: ("running", 1), 1: ("pending", 0)}
 
 
+async def test_jobs_of_one_priority_come_in_their_order_whatever_they_share(engine: Engine) -> None:
+    scene = Scene(engine)
+    await scene.begin()
+    other = await scene.lane_of(f"{scene.queue}/other")
+    scene.found_empty(scene.lane, other)
+    queues = (scene.queue, f"{scene.queue}/other", scene.queue, f"{scene.queue}/other")
+
+    ids = await scene.submit(*(noop(queue=queue, timeout_ms=at) for at, queue in enumerate(queues)))
+
+    assert sorted(scene.assigned) == ids[:SLOTS]
+    assert {job.attempt.job_id: job.timeout_ms for job in scene.stream.assigned} == {
+        job_id: at for at, job_id in enumerate(ids[:SLOTS])
+    }
+
+
 async def _woken(scene: Scene) -> None:
     scene.matcher.wake([scene.lane])
 
 
 async def _partial(scene: Scene) -> None:
     scene.matcher.found_partial([scene.lane])
+
+
+async def _the_take_left_some(scene: Scene) -> None:
+    scene.matcher.suspect_all()
+    scene.found_empty()
+
+
+async def _a_claim_failed(scene: Scene) -> None:
+    scene.matcher.suspect_all(filled=True)
 
 
 async def _another_lane_waits(scene: Scene) -> None:
@@ -161,7 +106,13 @@ async def _no_slot_is_free(scene: Scene) -> None:
     scene.stream.assigned.clear()
 
 
-@pytest.mark.parametrize("waits", [_woken, _partial, _another_lane_waits, _a_hint_is_on_its_way, _no_slot_is_free])
+@pytest.mark.parametrize(
+    "waits",
+    [
+        *(_woken, _partial, _the_take_left_some, _a_claim_failed),
+        *(_another_lane_waits, _a_hint_is_on_its_way, _no_slot_is_free),
+    ],
+)
 async def test_it_passes_nobody(engine: Engine, waits: Any) -> None:
     scene = Scene(engine)
     await scene.begin()
@@ -240,20 +191,63 @@ async def test_a_job_that_postgres_refuses_costs_no_credit(engine: Engine) -> No
     assert scene.stream.ended == []
 
 
-@pytest.mark.parametrize(("error", "ends"), [(StorageUnavailable("away"), False), (OutcomeUnknown("cut off"), True)])
-async def test_a_stream_ends_only_if_jobs_may_run_on_it_unknown(
-    engine: Engine, error: OrqestraError, ends: bool
-) -> None:
+async def test_a_job_that_postgres_refuses_costs_nobody_else_anything(engine: Engine) -> None:
     scene = Scene(engine)
     session = await scene.begin()
-    match = DirectMatch(engine.core.clock, engine.sessions, engine.relay, engine.changed.extend)
-    direct = match.match(Batch.of([PlacedJob(spec=scene.job(), lane_id=scene.lane)] * 2))
-    assert scene.matcher.free(session.id) == SLOTS - 2
 
-    match.undo(direct, error)
+    refused, ids = await engine.take_in([scene.job(tags=("no\0text",))], [scene.job()])
 
-    assert bool(scene.stream.ended) is ends
-    assert scene.matcher.free(session.id) == (0 if ends else SLOTS)
+    assert isinstance(refused, OrqestraError)
+    assert scene.assigned == ids
+    assert await scene.states(ids) == [("running", 1)]
+    assert scene.matcher.free(session.id) == SLOTS - 1
+    assert scene.stream.ended == []
+
+
+@pytest.mark.parametrize("callers", [1, 2])
+async def test_a_new_key_that_comes_twice_is_one_job_for_one_worker(engine: Engine, callers: int) -> None:
+    scene = Scene(engine)
+    session = await scene.begin()
+    twice = [scene.job(key=str(uuid4()))] * 2
+    calls = [twice] if callers == 1 else [twice[:1], twice[1:]]
+
+    answers = await engine.take_in(*calls)
+
+    [job_id] = {job_id for ids in answers for job_id in ids}
+    assert scene.assigned == [job_id]
+    assert await scene.states([job_id]) == [("running", 1)]
+    assert scene.matcher.free(session.id) == SLOTS - 1
+
+
+async def test_a_server_that_rests_gives_nothing_to_anybody(engine: Engine) -> None:
+    scene = Scene(engine)
+    session = await scene.begin()
+    try:
+        engine.sessions.rest()
+        assert scene.matcher.free(session.id) == 0
+
+        ids = await scene.submit(scene.job())
+
+        assert scene.assigned == []
+        assert await scene.states(ids) == [("pending", 0)]
+        engine.sessions.set_slots(session, SLOTS + 1)
+        late = Scene(engine)
+        assert scene.matcher.free(session.id) == scene.matcher.free((await late.begin()).id) == 0
+    finally:
+        # The engine is that of all tests here.
+        engine.sessions._resting = False
+
+
+async def test_jobs_that_cannot_be_sent_go_back_with_their_stream(engine: Engine) -> None:
+    scene = Scene(engine)
+    scene.stream = BrokenStream()
+    session = await scene.begin()
+
+    with pytest.raises(OrqestraError, match="the server failed"):
+        await scene.submit(scene.job())
+
+    assert engine.sessions.get(session.id) is None
+    assert len(scene.stream.ended) == 1
 
 
 async def test_a_cancel_that_came_before_the_assignment_is_told_behind_it(engine: Engine) -> None:

@@ -316,3 +316,29 @@ async def test_servers_hear_each_other_and_not_themselves(server: Server, other:
         await task
 
     assert heard == [Wake(lanes=(1,)), Wake(lanes=()), Wake(lanes=(2,)), Cancelled(ids=(5, 6)), Changed(ids=(7,))]
+
+
+async def test_what_an_audit_or_a_recovery_brings_is_news_to_its_own_server_too(server: Server) -> None:
+    """A push is not: whoever hands it over knows its lanes. Direct match has to, or it passes what was found."""
+    subscribed, heard = asyncio.Event(), asyncio.Event()
+
+    async def listen() -> None:
+        async for message in server.hints.messages(changes=False):
+            subscribed.set()
+            if message is not None:
+                assert message == Wake(lanes=(LANE,))
+                heard.set()
+
+    async with asyncio.timeout(10):
+        listening = asyncio.create_task(listen())
+        await subscribed.wait()
+
+        await server.hints.audit(LANE, packed((1, 4)))
+        await heard.wait()
+
+        heard.clear()
+        await server.take(1, ALL)
+        await server.forget_time("one:1", 2100)
+        assert await server.hints.recover() == 1
+        await heard.wait()
+        listening.cancel()

@@ -15,6 +15,7 @@ from orqestra.v1.jobs_pb2 import (
     SubmitRequest,
 )
 from orqestra.v1.workflows_pb2 import TriggerWorkflowRequest
+from tests.property.oracles.outbox import Entry, hint
 from tests.support.engine import engine_on
 from tests.support.lossy_postgres import LossyPostgres
 from tests.support.raw_worker import held
@@ -155,10 +156,12 @@ async def test_a_claim_that_is_cancelled_ends_the_streams_of_its_workers(databas
     async with engine_on(database) as engine:
         worker = await engine.connect()
         job_id = await engine.submit()
-        engine.sessions.matcher.hold(worker.session_id, 1)
         claims = Claims(engine.core, engine.sessions, engine.changed.extend)
 
-        claim = asyncio.create_task(claims.claim([job_id], [worker.session_id]))
+        engine.sessions.matcher.set_lane(1, "default", [])
+        assignment = engine.sessions.matcher.assign(0, hint(Entry(id=job_id, lane=1, priority=5, due_ms=0)))
+
+        claim = asyncio.create_task(claims.claim(assignment))
         await stalled(sql)
         claim.cancel()
         with pytest.raises(asyncio.CancelledError):

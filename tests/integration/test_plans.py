@@ -95,6 +95,7 @@ def values_of(name: str) -> dict[str, Any]:
     """Return a whole batch of values for a query: columns of a thousand, and single ones."""
     single = {
         "server_id": 1,
+        "to_run": 1,
         "claimable": CLAIMABLE,
         "waiting": CLAIMABLE,
         "running": State.RUNNING,

@@ -108,6 +108,7 @@ class Matching(RuleBasedStateMachine):
         self.check_shares(demands, max_lanes, max_hints)
         asked = {number for demand in demands for number in self.check_lanes(demand)}
         self.twin.woken -= asked
+        self.twin.asked = asked
         self.wake(woken)
         self.found_empty(sorted(asked)[::2])
         for demand in demands:
@@ -169,12 +170,13 @@ class Matching(RuleBasedStateMachine):
     def check_assignment(self, profile: int, count: int) -> None:
         ids = list(range(self.next_job, self.next_job + count))
         self.next_job += count
-        hints = [hint(Entry(id=number, lane=1, priority=5, due_ms=0)) for number in ids]
+        hints = [hint(Entry(id=number, lane=number % 3 + 1, priority=5, due_ms=0)) for number in ids]
         credits = {number: self.twin.free(number) for number in self.twin.sessions_of(profile)}
         assignment = self.matcher.assign(profile, b"".join(hints))
         given = len(assignment.ids)
         assert given == len(assignment.sessions) == min(count, sum(credits.values()))
         assert assignment.ids == ids[:given]
+        assert assignment.lanes == sorted({number % 3 + 1 for number in ids})
         assert assignment.leftover == b"".join(hints[given:])
         shares = Counter(assignment.sessions)
         assert all(share <= credits[number] for number, share in shares.items())

@@ -1,6 +1,6 @@
 """`Claimed`, `Attempts`, `wire.assign` and `wire.assigned` against protobuf, a loop and a set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from tests.support.on_wire import COLUMNS, claimed_of
 Job = Mapping[str, Any]
 Ref = tuple[int, int, int]
 SESSIONS = (1, 2, 2**63 - 1)
+TOKENS = {1: 11, 2: -12, 2**63 - 1: 2**63 - 1}
 PREVIOUS = {1: b"", 2: b"from before", 3: bytes(range(256))}
 
 steps = st.fixed_dictionaries(
@@ -69,6 +70,78 @@ def test_what_is_claimed_is_sent_as_protobuf_reads_it(
             pb.ServerMessage(assign=pb.Assign(number=number, jobs=map(assignment, part)))
             for part in parts(mine, most_jobs, most_bytes)
         ]
+
+
+submitted = st.lists(
+    st.fixed_dictionaries(
+        {
+            "id": int64,
+            "kind": st.integers(1, 3),
+            "payload": some_bytes,
+            "session_id": st.none() | st.sampled_from(SESSIONS),
+        }
+    ),
+    max_size=12,
+)
+kinds = st.fixed_dictionaries({"type": st.just("noop") | text, "timeout_ms": count, "grace_ms": count})
+
+
+@settings(deadline=None)  # pytest's timeout bounds it
+@given(submitted, st.tuples(kinds, kinds, kinds), int64)
+def test_what_is_stored_as_running_is_as_if_it_had_been_claimed(
+    jobs: list[Job], kinds: tuple[Job, ...], fence: int
+) -> None:
+    direct = Claimed.direct(direct_columns(jobs, kinds, fence))
+
+    step = {"run_id": None, "step_key": None, "previous_job_id": None}
+    running = [
+        {**job, **kinds[job["kind"] - 1], **step, "fence": fence, "token": TOKENS[job["session_id"]], "attempt": 0}
+        for job in jobs
+        if job["session_id"] is not None
+    ]
+    claimed = claimed_of(running)
+    assert direct.ids == claimed.ids
+    assert direct.session_ids == claimed.session_ids
+    for session_id in claimed.session_ids:
+        assert direct.attempts(session_id) == claimed.attempts(session_id)
+        assert direct.encode(session_id, {}, 3, 1 << 20) == claimed.encode(session_id, {}, 3, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"session_ids": []},
+        {"payloads": [b"", b""]},
+        {"kind_of": [0]},
+        {"kind_of": [2]},
+        {"tokens": {}},
+        {"ids": [None]},
+        {"timeouts_ms": []},
+    ],
+    ids=str,
+)
+def test_columns_that_do_not_fit_together_are_refused(wrong: Mapping[str, Any]) -> None:
+    job = {"id": 1, "kind": 1, "payload": b"", "session_id": 1}
+    columns = direct_columns([job], [{"type": "noop", "timeout_ms": 0, "grace_ms": 0}], 1)
+    assert len(Claimed.direct(columns)) == 1
+
+    with pytest.raises(ValueError, match=r"values for|without a kind"):
+        Claimed.direct({**columns, **wrong})
+
+
+def direct_columns(jobs: Sequence[Job], kinds: Sequence[Job], fence: int) -> dict[str, Any]:
+    """Return the columns of a submit whose jobs are these."""
+    return {
+        "ids": [job["id"] for job in jobs],
+        "session_ids": [job["session_id"] for job in jobs],
+        "kind_of": [job["kind"] for job in jobs],
+        "payloads": [job["payload"] for job in jobs],
+        "tokens": TOKENS,
+        "fence": fence,
+        "types": [kind["type"] for kind in kinds],
+        "timeouts_ms": [kind["timeout_ms"] for kind in kinds],
+        "graces_ms": [kind["grace_ms"] for kind in kinds],
+    }
 
 
 @settings(deadline=None)  # pytest's timeout bounds it

@@ -6,7 +6,7 @@ however it is written, a step that the lifecycle does not have fails with SQLSTA
 
 from collections.abc import Iterable
 
-from orqestra.model.lifecycle import RUN_TRANSITIONS, TERMINAL, TRANSITIONS, Event, State, sources
+from orqestra.model.lifecycle import BORN, RUN_TRANSITIONS, TERMINAL, TRANSITIONS, Event, State, sources
 
 SQLSTATE = "OQ001"
 
@@ -20,6 +20,7 @@ RESULT_COLUMNS = (
 def job_trigger() -> str:
     """Return the SQL of `forbid_bad_transition` on `jobs`."""
     edges = sorted({(source, target) for (source, _), target in TRANSITIONS.items()})
+    births = ", ".join(f"('{state}', {fence})" for state, fence in BORN.items())
     new_result, old_result = (", ".join(f"{row}.{column}" for column in RESULT_COLUMNS) for row in ("NEW", "OLD"))
     return f"""
 CREATE FUNCTION forbid_bad_transition() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -54,8 +55,7 @@ CREATE TRIGGER forbid_bad_transition BEFORE UPDATE ON jobs
 
 CREATE FUNCTION forbid_bad_birth() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    -- Waiting and never claimed, or claimed in the statement that inserts it (direct match).
-    IF (NEW.state, NEW.fence) NOT IN (('{State.PENDING}', 0), ('{State.RUNNING}', 1)) THEN
+    IF (NEW.state, NEW.fence) NOT IN ({births}) THEN
         RAISE EXCEPTION 'job % is born % with fence %', NEW.id, NEW.state, NEW.fence
             USING ERRCODE = '{SQLSTATE}';
     END IF;

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from orqestra._dispatch import Claimed, outbox
+from orqestra._dispatch import Assignment, Claimed, outbox
 from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.engine.repairs import Repair
@@ -57,18 +57,21 @@ class Claims:
         self._matcher = sessions.matcher
         self._changed = changed
 
-    async def claim(self, ids: list[int], session_ids: list[int]) -> Tally:
+    async def claim(self, assignment: Assignment) -> Tally:
         """Claim jobs for sessions, entry by entry, and send them.
 
         An error leaves the take undone: what of it was not claimed is pushed back two seconds later.
         """
-        if not ids:
+        if not assignment.ids:
             return Tally()
         reached(Point.TAKEN)
-        claimed = await self._claim(ids, session_ids)
+        claimed = await self._claim(assignment.ids, assignment.sessions)
         reached(Point.CLAIMED)
-        refused, refused_sessions = claimed.refused(ids, session_ids)
-        self._matcher.release(refused_sessions)
+        refused, refused_sessions = claimed.refused(assignment.ids, assignment.sessions)
+        if refused:
+            # Before there is credit again: what may still wait is not to be passed by new jobs.
+            self._matcher.wake(assignment.lanes)
+            self._matcher.release(refused_sessions)
         await self._send(claimed)
         waiting = await self.put_back(refused) if refused else 0
         return Tally(claimed=len(claimed), waiting=waiting)

@@ -10,9 +10,8 @@ and its next Hello does not name the jobs: they go back.
 
 import asyncio
 import secrets
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 from orqestra._dispatch import Claimed
 from orqestra.clock import Clock
@@ -21,10 +20,8 @@ from orqestra.engine.relay import Relay
 from orqestra.engine.sessions import Sessions
 from orqestra.failpoint import Point, reached
 from orqestra.model.errors import OutcomeUnknown
-from orqestra.store.submitting import Batch, Direct, PlacedJob, Stored
-
-NOTHING: Final = Direct()
-FIRST_FENCE: Final = 1
+from orqestra.model.lifecycle import BORN, State
+from orqestra.store.submitting import WAITING, Batch, Direct, PlacedJob, Stored
 
 
 class DirectMatch:
@@ -42,49 +39,60 @@ class DirectMatch:
     def match(self, batch: Batch) -> Direct:
         """Take credit for jobs of a batch that are due: in the order of their priority, then of the batch."""
         if not self._relay.is_idle or not self._matcher.has_credit():
-            return NOTHING
+            return WAITING
         now_ms = int(self._clock.monotonic() * 1000)
-        session_of: dict[int, int] = {}
-        for kind, places in _due(batch):
-            found = self._matcher.direct(kind.lane_id, len(places), now_ms)
-            session_of.update(zip(places, found, strict=False))
-        return Direct(session_of=session_of, tokens={to: secrets.randbits(63) for to in set(session_of.values())})
+        session_ids: list[int | None] = [None] * len(batch)
+        matched: set[int] = set()
+        for lane_id, places in _due(batch):
+            found = self._matcher.direct(lane_id, len(places), now_ms)
+            matched.update(found)
+            for place, session_id in zip(places, found, strict=False):
+                session_ids[place] = session_id
+        if not matched:
+            return WAITING
+        return Direct(session_ids=session_ids, tokens={to: secrets.randbits(63) for to in matched})
 
     def send(self, direct: Direct, batch: Batch, stored: Stored) -> None:
         """Send what was stored as running; the credit of the rest is given back."""
-        if not direct.session_of:
+        if direct is WAITING:
             return
         reached(Point.DIRECT_STORED)
-        running = frozenset(stored.running)
-        places = [place for place in direct.session_of if stored.ids[place] in running]
-        self._matcher.release([to for place, to in direct.session_of.items() if stored.ids[place] not in running])
-        claimed = Claimed(_columns(places, direct, batch, stored))
-        for session_id in claimed.session_ids:
-            session = self._sessions.get(session_id)
-            # A stream that ended meanwhile: its next Hello or its lease brings the jobs back.
-            if session is not None:
-                deliver(session, claimed, {})
+        try:
+            claimed = Claimed.direct(_columns(direct, batch, stored))
+            self._matcher.release(_waiting(direct, stored))
+            for session_id in claimed.session_ids:
+                session = self._sessions.get(session_id)
+                # A stream that ended meanwhile: its next Hello or its lease brings the jobs back.
+                if session is not None:
+                    deliver(session, claimed, {})
+        except BaseException as error:
+            self._end(direct, reason=f"jobs stored for it cannot be sent: {error!r}")
+            raise
         self._changed(claimed.ids)
 
     def undo(self, direct: Direct, error: BaseException) -> None:
         """Give the credit back; if the jobs may have been stored, their workers must say that they have none."""
-        self._matcher.release(list(direct.session_of.values()))
+        self._matcher.release([to for to in direct.session_ids if to is not None])
         if isinstance(error, OutcomeUnknown | asyncio.CancelledError):
-            for session_id in direct.tokens:
-                self._sessions.end(session_id, reason=f"jobs stored for it have an unknown end: {error}")
+            self._end(direct, reason=f"jobs stored for it have an unknown end: {error}")
+
+    def _end(self, direct: Direct, *, reason: str) -> None:
+        for session_id in direct.tokens:
+            self._sessions.end(session_id, reason=reason)
 
 
-def _due(batch: Batch) -> list[tuple[PlacedJob, Sequence[int]]]:
-    """Return the kinds whose jobs are due at once, the highest priority first, and the places of their jobs."""
+def _due(batch: Batch) -> Iterator[tuple[int, Sequence[int]]]:
+    """Yield the jobs that are due at once as a lane and their places: the highest priority first, then in order."""
     if len(batch.kinds) == 1:
-        places: dict[int, Sequence[int]] = {1: range(len(batch))}
-    else:
-        found: dict[int, list[int]] = defaultdict(list)
-        for place, number in enumerate(batch.kind_of):
-            found[number].append(place)
-        places = dict(found)
-    due = [(batch.kinds[number - 1], where) for number, where in places.items()]
-    return sorted((each for each in due if _is_due(each[0])), key=lambda each: -each[0].spec.priority)
+        [kind] = batch.kinds
+        if _is_due(kind):
+            yield kind.lane_id, range(len(batch))
+        return
+    kinds = [batch.kinds[number - 1] for number in batch.kind_of]
+    due = [place for place, kind in enumerate(kinds) if _is_due(kind)]
+    due.sort(key=lambda place: -kinds[place].spec.priority)
+    for (_, lane_id), places in groupby(due, key=lambda place: (kinds[place].spec.priority, kinds[place].lane_id)):
+        yield lane_id, list(places)
 
 
 def _is_due(kind: PlacedJob) -> bool:
@@ -92,21 +100,31 @@ def _is_due(kind: PlacedJob) -> bool:
     return kind.spec.at is None and kind.spec.delay_ms == 0 and kind.run_id is None
 
 
-def _columns(places: Sequence[int], direct: Direct, batch: Batch, stored: Stored) -> dict[str, object]:
-    """Return what `claim_jobs` would have answered."""
-    sessions = [direct.session_of[place] for place in places]
-    specs = [batch.kinds[batch.kind_of[place] - 1].spec for place in places]
+def _waiting(direct: Direct, stored: Stored) -> list[int]:
+    """Return the session of each job that was to run and does not."""
+    if stored.running is None:
+        return []
+    return [
+        session_id
+        for place, session_id in enumerate(direct.session_ids)
+        if session_id is not None and place not in stored.running
+    ]
+
+
+def _columns(direct: Direct, batch: Batch, stored: Stored) -> dict[str, object]:
+    """Return the columns of `Claimed.direct`."""
+    session_ids = direct.session_ids
+    if stored.running is not None:
+        session_ids = [to if place in stored.running else None for place, to in enumerate(session_ids)]
+    specs = [kind.spec for kind in batch.kinds]
     return {
-        "session_ids": sessions,
-        "ids": [stored.ids[place] for place in places],
-        "fences": [FIRST_FENCE] * len(places),
-        "tokens": [direct.tokens[to] for to in sessions],
+        "ids": stored.ids,
+        "session_ids": session_ids,
+        "kind_of": batch.kind_of,
+        "payloads": batch.payloads,
+        "tokens": direct.tokens,
+        "fence": BORN[State.RUNNING],
         "types": [spec.type for spec in specs],
-        "payloads": [batch.payloads[place] for place in places],
-        "attempts": [0] * len(places),
         "timeouts_ms": [spec.timeout_ms for spec in specs],
         "graces_ms": [spec.grace_ms for spec in specs],
-        "run_ids": None,
-        "step_keys": None,
-        "previous_ids": None,
     }

@@ -135,13 +135,17 @@ class Dispatcher(Service):
 
     async def _dispatch_without_redis(self, demands: Sequence[Demand]) -> float:
         tallies = []
+        empty: set[int] = set()
         for demand in demands:
-            lanes = [int(lane) for queue in demand.lanes.split(b";") for lane in queue.split(b",")]
-            rows = await self._database.insist("peek_lanes", lane_ids=lanes, per_lane=min(demand.budget, PEEK_PER_LANE))
+            lanes = {int(lane) for queue in demand.lanes.split(b";") for lane in queue.split(b",")}
+            rows = await self._database.insist(
+                "peek_lanes", lane_ids=list(lanes), per_lane=min(demand.budget, PEEK_PER_LANE)
+            )
             found = {row["lane_id"] for row in rows}
-            self._matcher.found_empty([lane for lane in lanes if lane not in found])
+            empty = empty - found | lanes - found
             rows.sort(key=lambda row: (-row["priority"], row["id"]))
             tallies.append(await self._assign(demand, packing.hints(rows[: demand.budget])))
+        self._matcher.found_empty(list(empty))
         await self._pause_if_refused(tallies)
         return 0 if demands else IDLE_SECONDS
 
@@ -150,9 +154,10 @@ class Dispatcher(Service):
             return Tally()
         assignment = self._matcher.assign(demand.profile, hints)
         try:
-            return await self._claims.claim(assignment.ids, assignment.sessions)
+            return await self._claims.claim(assignment)
         finally:
             if assignment.leftover:
+                self._matcher.wake(assignment.lanes)
                 await self._claims.put_back(outbox.ids(assignment.leftover))
 
     async def _look_for_lanes(self) -> None:

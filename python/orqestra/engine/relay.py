@@ -1,7 +1,8 @@
 """Relay: brings committed hints from the outbox to Redis, at least once."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from orqestra._dispatch import outbox
@@ -36,13 +37,13 @@ class Relay(Service):
         self._relayed: list[int] = []
         self._server_id = core.server_id
         self._may_lack_own = False
-        self._pushing = False
+        self._pushes = 0
         self._tidied_at = core.clock.monotonic()
 
     @property
     def is_idle(self) -> bool:
         """Whether no hint of this server is on its way: none waits here, and none is being pushed."""
-        return not (self._own or self._pushing or self._may_lack_own)
+        return not (self._own or self._pushes or self._may_lack_own)
 
     def hand_over(self, outbox_id: int, entries: bytes) -> None:
         """Take a row that has just been committed here."""
@@ -59,12 +60,12 @@ class Relay(Service):
         rows = [self._own.popleft() for _ in range(min(len(self._own), ROWS))]
         if rows:
             await self._push(rows)
-        if self._may_lack_own and self._link.up:
+        if self._may_lack_own:
             await self._relay_own()
         if self.clock.monotonic() - self._tidied_at >= TIDY_SECONDS:
             self._tidied_at = self.clock.monotonic()
             await self._tidy()
-        return 0 if self._own else TIDY_SECONDS
+        return 0 if self._own or self._may_lack_own else TIDY_SECONDS
 
     async def finish(self) -> None:
         """Push and delete what is left, if that is possible; otherwise another server does."""
@@ -75,12 +76,18 @@ class Relay(Service):
         except Unavailable as error:
             log.info("rows left in the outbox", reason=str(error))
 
-    async def _push(self, rows: Sequence[tuple[int, bytes]]) -> None:
-        self._pushing = True
+    @contextmanager
+    def _on_its_way(self) -> Iterator[None]:
+        """Until the end of the block, something is on its way."""
+        self._pushes += 1
         try:
-            await self._push_rows(rows)
+            yield
         finally:
-            self._pushing = False
+            self._pushes -= 1
+
+    async def _push(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        with self._on_its_way():
+            await self._push_rows(rows)
 
     async def _push_rows(self, rows: Sequence[tuple[int, bytes]]) -> None:
         reached(Point.RELAY_READ)
@@ -101,17 +108,21 @@ class Relay(Service):
         self._wake_lanes([lane for push in pushes for lane in push.lanes])
 
     async def _relay_own(self) -> None:
-        # Before the look: what is committed while it is under way it may not see, and that is asked for anew.
-        self._may_lack_own = False
-        try:
-            # First what is pushed already, so that it is not pushed again.
-            await self._delete()
-            rows = await self._database.insist("take_own_outbox", server_id=self._server_id, at_most=ROWS)
-        except BaseException:
-            self._may_lack_own = True
-            raise
-        if rows:
-            await self._push([(row["id"], row["entries"]) for row in rows])
+        with self._on_its_way():
+            # Before the look: what is committed while it is under way it may not see, and that is asked for anew.
+            self._may_lack_own = False
+            try:
+                # First what is pushed already, so that it is not pushed again.
+                await self._delete()
+                rows = await self._database.insist("take_own_outbox", server_id=self._server_id, at_most=ROWS)
+            except BaseException:
+                self._may_lack_own = True
+                raise
+            if rows:
+                await self._push([(row["id"], row["entries"]) for row in rows])
+            if len(rows) == ROWS and self._link.up:
+                # There may be more. Without Redis they stay, and the same would come again.
+                self._may_lack_own = True
 
     async def _tidy(self) -> None:
         await self._delete()

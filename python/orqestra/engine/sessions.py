@@ -130,6 +130,7 @@ class Sessions:
         self.matcher = matcher
         self._open: dict[int, Session] = {}
         self._on_change: list[Callable[[], None]] = []
+        self._resting = False
 
     @property
     def ids(self) -> list[int]:
@@ -171,7 +172,8 @@ class Sessions:
         self.end(session_id, reason="Postgres has forgotten it")
         session = Session(session_id, greeting, peer)
         self._open[session_id] = session
-        self.matcher.open_session(session_id, greeting.slots, list(greeting.queues), list(greeting.labels))
+        slots = 0 if self._resting else greeting.slots
+        self.matcher.open_session(session_id, slots, list(greeting.queues), list(greeting.labels))
         self.matcher.hold(session_id, len(kept))
         session.resume(ref for ref in (*greeting.held, *greeting.finished) if (ref.job_id, ref.fence) in kept)
         revoke = tuple(ref for ref in greeting.held if (ref.job_id, ref.fence) not in kept)
@@ -183,8 +185,14 @@ class Sessions:
         """Note how many jobs the worker runs at once now; 0 while it drains."""
         if session.slots != slots:
             session.slots = slots
-            self.matcher.set_slots(session.id, slots)
+            self.matcher.set_slots(session.id, 0 if self._resting else slots)
             self._changed()
+
+    def rest(self) -> None:
+        """From now on give nothing to any session: this server stops, and others have the jobs."""
+        self._resting = True
+        for session_id in self._open:
+            self.matcher.set_slots(session_id, 0)
 
     def end(self, session_id: int, *, reason: str, repair: Repair | None = None) -> None:
         """End a stream and forget it; counts as a repair if told so.

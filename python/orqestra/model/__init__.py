@@ -12,5 +12,5 @@ lane       a queue plus a set of required labels; the unit of waiting and of hin
 hint       "this id may be claimable", held in Redis; may be lost, doubled or stale.
 session    one stream of one worker; it holds a lease.
 run        one execution of a workflow; its steps are jobs.
-claim      the guarded step from waiting to running; settle is its opposite.
+claim      the guarded step from waiting to running; settle is its opposite. A new job may be stored claimed.
 """

@@ -44,6 +44,8 @@ class RunState(StrEnum):
 
 TERMINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 WAITING: Final = frozenset({State.PENDING, State.RETRYING})
+# How a job is inserted, with its fence: waiting and never claimed, or claimed at once (direct match).
+BORN: Final = {State.PENDING: 0, State.RUNNING: 1}
 
 # `cancelled` out of `running` is the end of an attempt whose job has `cancel_requested_at` set:
 # then every event out of `running` becomes this one (`decision.decide`).

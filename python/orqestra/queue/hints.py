@@ -21,6 +21,8 @@ AUDIT_MS: Final = 900
 AUDIT_ADDS: Final = 100
 # A chunk follows the other within milliseconds; for so long a server that died keeps others from a lane.
 FILLING_MS: Final = 1000
+# In the place of the server that woke lanes: one that pushes knows it, what these find is news to it as well.
+NOBODY: Final = "-"
 SUBSCRIBE_WAIT_SECONDS: Final = 0.2
 # Together a million hints, about 100 MB, whatever waits in Postgres and in however many lanes.
 READY_HINTS: Final = 750_000
@@ -128,7 +130,7 @@ class Hints:
 
     async def recover(self) -> int:
         """Push back what was taken and forgotten for two seconds; returns how many hints."""
-        return int(await self._run("recover", [FORGOTTEN_MS, self._boot_id]))
+        return int(await self._run("recover", [FORGOTTEN_MS, NOBODY]))
 
     async def is_auditor(self) -> bool:
         """Return whether it is this server that audits in this second."""
@@ -137,7 +139,7 @@ class Hints:
 
     async def audit(self, lane: int, hints: bytes) -> int:
         """Add what a lane lacks of the best hints it should have; returns how many it lacked."""
-        arguments = [f"{lane:08x}", hints, AUDIT_ADDS, _generation(), self._boot_id]
+        arguments = [f"{lane:08x}", hints, AUDIT_ADDS, _generation(), NOBODY]
         return int(await self._run("audit", arguments))
 
     async def forget(self, hints: bytes) -> None:

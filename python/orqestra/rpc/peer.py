@@ -164,7 +164,7 @@ class StreamPeer:
         """Return what the worker has not done in time, if anything: acknowledge, or read at all."""
         now = self._clock.monotonic()
         if self._sent_at and now - self._sent_at[0][1] > ACK_SECONDS:
-            return f"an assignment was not acknowledged within {ACK_SECONDS:g} seconds"
+            return f"an assignment was not acknowledged for more than {ACK_SECONDS:g} seconds"
         if self._writing_since is not None and now - self._writing_since > WRITE_SECONDS:
             return f"the worker has not read for {WRITE_SECONDS:g} seconds"
         return None

@@ -71,6 +71,11 @@ class Statements:
         self._queries = queries
         self.backend = backend
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what was run so far is stored only if the rest is."""
+        return self._connection.is_in_transaction()
+
     async def fetch(self, name: str, /, **values: Any) -> list[Row]:
         """Run the query `name` with its named parameters and return all rows."""
         query = self._queries[name]

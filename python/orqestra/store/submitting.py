@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
+
+import asyncpg
 
 from orqestra.model.errors import OutcomeUnknown, StorageUnavailable
 from orqestra.model.job import JobSpec
@@ -84,10 +86,17 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Direct:
-    """Which jobs of a batch, by their places, are to be stored as running, and on which sessions."""
+    """Which jobs of a batch are to be stored as running, and on which sessions.
 
-    session_of: Mapping[int, int] = field(default_factory=dict)
+    `session_ids` has an entry for each job, None where it is to wait; it is empty where all are. `tokens` has the
+    token of all jobs of a session.
+    """
+
+    session_ids: Sequence[int | None] = ()
     tokens: Mapping[int, int] = field(default_factory=dict)
+
+
+WAITING: Final = Direct()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,29 +104,35 @@ class Stored:
     """The ids in the order of the jobs; None where a step had been inserted before.
 
     `hints` are the outbox rows, id and entries, of what is really new: one, unless a key was freed meanwhile.
-    `running` are those that were stored as running; all others that are new wait.
+    `running` are the places of those that were stored as running, None if all that were to be are; of one key
+    that comes twice it is one of both. All others that are new wait.
     """
 
     ids: list[int | None]
     hints: list[tuple[int, bytes]]
-    running: Sequence[int]
+    running: frozenset[int] | None = None
 
 
-async def submit_jobs(statements: Statements, batch: Batch, *, server_id: int, direct: Direct | None = None) -> Stored:
+async def submit_jobs(statements: Statements, batch: Batch, *, server_id: int, direct: Direct = WAITING) -> Stored:
     """Insert a batch and its outbox row in one statement; known idempotency keys answer their first id.
 
     What is matched already is stored as running, unless its session is closed.
+
+    Raises OutcomeUnknown, outside a transaction, also if jobs are stored and an error hides their ids.
     """
-    row = await statements.fetch_one(
-        "submit_jobs", server_id=server_id, **_columns(batch), **_direct_columns(direct, len(batch))
-    )
+    row = await statements.fetch_one("submit_jobs", server_id=server_id, **_columns(batch), **_direct_columns(direct))
     assert row is not None
-    hints = [] if row["outbox_id"] is None else [(row["outbox_id"], row["entries"])]
-    stored = Stored(ids=list(row["ids"]), hints=hints, running=row["running_ids"])
+    stored = Stored(
+        ids=list(row["ids"]),
+        hints=[] if row["outbox_id"] is None else [(row["outbox_id"], row["entries"])],
+        running=None if row["run_positions"] is None else frozenset(at - 1 for at in row["run_positions"]),
+    )
     if row["new_ids"] is not None:
         try:
             await _find_first_ids(statements, batch, stored, server_id=server_id, new=set(row["new_ids"]))
-        except StorageUnavailable as error:
+        except (StorageUnavailable, asyncpg.PostgresError) as error:
+            if statements.in_transaction:
+                raise
             raise OutcomeUnknown(f"jobs are stored, but which have the keys that were known: {error}") from error
     return stored
 
@@ -150,12 +165,14 @@ async def _find_first_ids(
             stored.ids[at] = job_id
 
 
-def _direct_columns(direct: Direct | None, count: int) -> dict[str, list[int | None]]:
-    """Return the columns of what is matched already; those without anything are empty."""
-    if direct is None or not direct.session_of:
-        return {"session_ids": [], "tokens": []}
-    sessions = [direct.session_of.get(place) for place in range(count)]
-    return {"session_ids": sessions, "tokens": [None if to is None else direct.tokens[to] for to in sessions]}
+def _direct_columns(direct: Direct) -> dict[str, object]:
+    sessions = direct.session_ids
+    return {
+        "session_ids": sessions,
+        "to_run": len(sessions) - sessions.count(None),
+        "matched": list(direct.tokens),
+        "tokens": list(direct.tokens.values()),
+    }
 
 
 def _columns(batch: Batch) -> dict[str, object]:

@@ -39,6 +39,7 @@ class PlainMatcher:
         self.woken: set[int] = set()
         self.filled: set[int] = set()
         self.partial: set[int] = set()
+        self.asked: set[int] = set()
         self.sessions: dict[int, Session] = {}
         self.profiles: dict[int, Kind] = {}
         self.profiles_made = 0
@@ -100,6 +101,8 @@ class PlainMatcher:
     def found_empty(self, lanes: Sequence[int]) -> None:
         self.suspects -= set(lanes) - self.woken
         self.filled -= set(lanes) - self.woken
+        self.filled |= self.asked - set(lanes)
+        self.asked = set()
 
     def found_partial(self, lanes: Sequence[int]) -> None:
         self.partial |= {lane for lane in lanes if lane in self.lanes} - self.woken
@@ -119,9 +122,11 @@ class PlainMatcher:
         budgets = deal([self.credits_of(profile) for profile in profiles], max_hints)
         limits = deal([len(self.suspects_of(profile)) for profile in profiles], max_lanes)
         demands = []
+        self.asked = set()
         for profile, budget, limit in zip(profiles, budgets, limits, strict=True):
             lanes = sorted(self.suspects_of(profile))[:limit]
             self.woken -= set(lanes)
+            self.asked |= set(lanes)
             demands.append((profile, budget, lanes))
         return demands
 

@@ -13,6 +13,8 @@ pub struct Lanes {
     queues: Vec<Queue>,
     queue_of_name: HashMap<String, usize>,
     place_of_lane: HashMap<i32, Place>,
+    /// What the take that is under way asks.
+    asked: Vec<(i32, Place)>,
 }
 
 /// The lanes of one queue. A lane is the bit of its index in `lanes`.
@@ -120,7 +122,14 @@ impl Lanes {
         }
     }
 
+    /// A take begins: until it tells what it found, nothing is known of the lanes that `ask` names from here on.
+    pub fn begin_asking(&mut self) {
+        self.asked.clear();
+    }
+
     /// These lanes had nothing when they were last asked. One that was woken since stays a suspect.
+    ///
+    /// Those that the take asked besides had something, woken or not.
     pub fn found_empty(&mut self, lanes: &[i32]) {
         for lane in lanes {
             if let Some(place) = self.place_of_lane.get(lane) {
@@ -129,6 +138,11 @@ impl Lanes {
                     queue.suspects.remove(place.bit);
                     queue.filled.remove(place.bit);
                 }
+            }
+        }
+        for (lane, place) in self.asked.drain(..) {
+            if !lanes.contains(&lane) {
+                self.queues[place.queue].filled.insert(place.bit);
             }
         }
     }
@@ -151,12 +165,18 @@ impl Lanes {
     }
 
     /// Append the ids of lanes that are asked now, in decimal, with commas between.
-    pub fn ask(&mut self, queue: usize, bits: &[usize], text: &mut String) {
-        let queue = &mut self.queues[queue];
+    pub fn ask(&mut self, index: usize, bits: &[usize], text: &mut String) {
+        let queue = &mut self.queues[index];
         for (number, bit) in bits.iter().enumerate() {
+            let id = queue.lanes[*bit].id;
             queue.woken.remove(*bit);
+            let place = Place {
+                queue: index,
+                bit: *bit,
+            };
+            self.asked.push((id, place));
             let comma = if number == 0 { "" } else { "," };
-            write!(text, "{comma}{}", queue.lanes[*bit].id).expect("a String takes any text");
+            write!(text, "{comma}{id}").expect("a String takes any text");
         }
     }
 

@@ -49,6 +49,8 @@ pub struct Assignment {
     pub ids: Vec<i64>,
     /// The session of each.
     pub sessions: Vec<i64>,
+    /// The lanes of all the hints, each once.
+    pub lanes: Vec<i32>,
     /// Where the hints begin that found no credit.
     pub leftover_from: usize,
 }
@@ -160,8 +162,8 @@ impl Matcher {
         self.lanes.suspect_all(filled);
     }
 
-    /// The take that the last demand led to found these lanes empty. One that was woken since that
-    /// demand is still asked, because the take may have looked before the wake.
+    /// The take that the last demand led to found these of its lanes empty, and none of the others. One that
+    /// was woken since that demand is still asked, because the take may have looked before the wake.
     pub fn found_empty(&mut self, lanes: &[i32]) {
         self.lanes.found_empty(lanes);
     }
@@ -203,6 +205,7 @@ impl Matcher {
     /// something, those lanes, at most `max_lanes` in all, and its share of `max_hints`.
     pub fn demand(&mut self, now_ms: i64, max_lanes: usize, max_hints: usize) -> Vec<Demand> {
         self.roster.advance(now_ms);
+        self.lanes.begin_asking();
         let chosen = self.choose_profiles(max_lanes.min(max_hints));
         let (mut credits, mut suspects) = (Vec::new(), Vec::new());
         for number in &chosen {
@@ -238,6 +241,10 @@ impl Matcher {
     /// A malformed hint, by its index; then nothing is assigned.
     pub fn assign(&mut self, profile: u32, hints: &[u8]) -> Result<Assignment, InvalidInput> {
         let hints = hint::read_all(hints)?;
+        let mut lanes: Vec<i32> = hints.iter().map(|hint| hint.lane as i32).collect();
+        lanes.dedup();
+        lanes.sort_unstable();
+        lanes.dedup();
         let mut ids = Vec::with_capacity(hints.len());
         let mut sessions = Vec::with_capacity(hints.len());
         for hint in hints {
@@ -251,6 +258,7 @@ impl Matcher {
         Ok(Assignment {
             ids,
             sessions,
+            lanes,
             leftover_from,
         })
     }

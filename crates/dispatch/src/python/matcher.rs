@@ -25,6 +25,7 @@ pub struct Demand {
 pub struct Assignment {
     ids: Py<PyList>,
     sessions: Py<PyList>,
+    lanes: Py<PyList>,
     leftover: Py<PyBytes>,
 }
 
@@ -122,6 +123,7 @@ impl Matcher {
         Ok(Assignment {
             ids: PyList::new(py, assigned.ids)?.unbind(),
             sessions: PyList::new(py, assigned.sessions)?.unbind(),
+            lanes: PyList::new(py, assigned.lanes)?.unbind(),
             leftover: PyBytes::new(py, &hints[assigned.leftover_from..]).unbind(),
         })
     }

@@ -1,6 +1,6 @@
 //! `Assign`: claimed jobs on their way to a worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::attempt::Attempt;
@@ -61,6 +61,88 @@ pub struct Step {
     pub previous: Option<i64>,
 }
 
+/// Jobs of a submit as columns, of which those with a session were stored as running.
+#[derive(Debug, Default)]
+pub struct Matched<Bytes> {
+    /// The jobs.
+    pub ids: Vec<Option<i64>>,
+    /// The session of each that runs.
+    pub sessions: Vec<Option<i64>>,
+    /// The kind of each, from 1.
+    pub kind_of: Vec<usize>,
+    /// The payloads.
+    pub payloads: Vec<Bytes>,
+    /// The token of all that run on a session.
+    pub tokens: HashMap<i64, i64>,
+    /// The fence of all that run.
+    pub fence: i64,
+    /// The kinds.
+    pub kinds: Vec<MatchedKind>,
+}
+
+/// What jobs of a submit have in common.
+#[derive(Debug, Clone, Default)]
+pub struct MatchedKind {
+    /// As in `Columns`.
+    pub type_name: String,
+    /// As in `Columns`.
+    pub timeout_ms: i64,
+    /// As in `Columns`.
+    pub grace_ms: i64,
+}
+
+impl<Bytes> Matched<Bytes> {
+    /// What runs, as a claim would have answered it.
+    ///
+    /// # Errors
+    /// Columns of different lengths, a kind that is none, a session without a token, a job without an id.
+    pub fn running(self) -> Result<Columns<Bytes>, InvalidInput> {
+        let count = self.ids.len();
+        for (name, length) in [
+            ("sessions", self.sessions.len()),
+            ("kind_of", self.kind_of.len()),
+            ("payloads", self.payloads.len()),
+        ] {
+            same_length(name, length, count)?;
+        }
+        let mut running = Columns {
+            sessions: Vec::new(),
+            attempts: Vec::new(),
+            types: Vec::new(),
+            payloads: Vec::new(),
+            counted: Vec::new(),
+            timeouts_ms: Vec::new(),
+            graces_ms: Vec::new(),
+            steps: Vec::new(),
+        };
+        let places = self.ids.iter().zip(&self.sessions).zip(&self.kind_of);
+        for (place, (((id, session), number), payload)) in places.zip(self.payloads).enumerate() {
+            let Some(session) = session else {
+                continue;
+            };
+            let kind = number.checked_sub(1).and_then(|at| self.kinds.get(at));
+            let (Some(kind), Some(token), Some(job_id)) = (kind, self.tokens.get(session), id)
+            else {
+                return Err(InvalidInput::new(format!(
+                    "jobs[{place}]: runs without a kind, a token or an id"
+                )));
+            };
+            running.sessions.push(*session);
+            running.attempts.push(Attempt {
+                job_id: *job_id,
+                fence: self.fence,
+                token: *token,
+            });
+            running.types.push(kind.type_name.clone());
+            running.payloads.push(payload);
+            running.counted.push(0);
+            running.timeouts_ms.push(kind.timeout_ms);
+            running.graces_ms.push(kind.grace_ms);
+        }
+        Ok(running)
+    }
+}
+
 /// Claimed jobs by session.
 #[derive(Debug)]
 pub struct Claimed<Bytes> {
@@ -85,11 +167,7 @@ impl<Bytes: AsRef<[u8]>> Claimed<Bytes> {
             ("graces_ms", columns.graces_ms.len()),
             ("steps", if steps == 0 { count } else { steps }),
         ] {
-            if length != count {
-                return Err(InvalidInput::new(format!(
-                    "{name}: {length} values for {count} jobs"
-                )));
-            }
+            same_length(name, length, count)?;
         }
         let mut by_session: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
         for (index, session) in columns.sessions.iter().enumerate() {
@@ -176,6 +254,19 @@ impl<Bytes: AsRef<[u8]>> Claimed<Bytes> {
         }
         assignment
     }
+}
+
+/// Check that a column has a value for each job.
+///
+/// # Errors
+/// It has not.
+pub fn same_length(name: &str, length: usize, count: usize) -> Result<(), InvalidInput> {
+    if length == count {
+        return Ok(());
+    }
+    Err(InvalidInput::new(format!(
+        "{name}: {length} values for {count} jobs"
+    )))
 }
 
 /// The `ServerMessage` of one `Assign` with jobs that are encoded already.

@@ -9,8 +9,7 @@ use pyo3::types::{PyBytes, PyList};
 
 use super::results::Results;
 use super::{Ref, from_ref, to_ref};
-use crate::error::InvalidInput;
-use crate::wire::assign::{self, Columns, Step};
+use crate::wire::assign::{self, Columns, Matched, MatchedKind, Step, same_length};
 use crate::wire::attempt::Attempt;
 
 /// Claimed jobs by session.
@@ -46,6 +45,40 @@ impl Claimed {
         };
         Ok(Self {
             inner: assign::Claimed::new(read)?,
+        })
+    }
+
+    /// From columns of what was submitted.
+    #[staticmethod]
+    fn direct(columns: Bound<'_, PyAny>) -> PyResult<Self> {
+        let column = |name: &str| columns.get_item(name);
+        let types: Vec<String> = column("types")?.extract()?;
+        let timeouts_ms: Vec<i64> = column("timeouts_ms")?.extract()?;
+        let graces_ms: Vec<i64> = column("graces_ms")?.extract()?;
+        for (name, length) in [
+            ("timeouts_ms", timeouts_ms.len()),
+            ("graces_ms", graces_ms.len()),
+        ] {
+            same_length(name, length, types.len())?;
+        }
+        let kinds = types.into_iter().zip(timeouts_ms).zip(graces_ms);
+        let matched = Matched {
+            ids: column("ids")?.extract()?,
+            sessions: column("session_ids")?.extract()?,
+            kind_of: column("kind_of")?.extract()?,
+            payloads: column("payloads")?.extract::<Vec<PyBackedBytes>>()?,
+            tokens: column("tokens")?.extract()?,
+            fence: column("fence")?.extract()?,
+            kinds: kinds
+                .map(|((type_name, timeout_ms), grace_ms)| MatchedKind {
+                    type_name,
+                    timeout_ms,
+                    grace_ms,
+                })
+                .collect(),
+        };
+        Ok(Self {
+            inner: assign::Claimed::new(matched.running()?)?,
         })
     }
 
@@ -96,15 +129,6 @@ impl Claimed {
             .map(|message| PyBytes::new(py, message))
             .collect()
     }
-}
-
-fn same_length(name: &str, length: usize, count: usize) -> Result<(), InvalidInput> {
-    if length == count {
-        return Ok(());
-    }
-    Err(InvalidInput::new(format!(
-        "{name}: {length} values for {count} jobs"
-    )))
 }
 
 /// The steps of runs among claimed jobs; empty where there are none.

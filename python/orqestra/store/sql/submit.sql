@@ -1,0 +1,72 @@
+-- Submit: new jobs, and what is known of their keys.
+
+-- name: submit_jobs
+-- Ids follow the order of submission; keys are inserted in their own order, so that two servers that
+-- insert the same keys cannot deadlock. One outbox row carries the hints of all rows really inserted.
+-- What jobs have in common comes once, as a kind. A job with a session is stored as running there (direct
+-- match), unless the session is closed.
+WITH kinds AS (
+    SELECT k.*, coalesce(k.at, statement_timestamp() + k.delay_ms * interval '1 millisecond') AS available_at
+    FROM unnest(:lane_ids::integer[], :queues::text[], :priorities::smallint[], :types::text[], :tags::text[],
+                :max_retries::integer[], :base_ms::bigint[], :factors::float8[], :cap_ms::bigint[],
+                :timeout_ms::bigint[], :grace_ms::bigint[], :delay_ms::bigint[], :at::timestamptz[],
+                :run_ids::bigint[], :step_keys::text[], :previous_ids::bigint[], :retry_rules::text[])
+         WITH ORDINALITY AS k(lane_id, queue, priority, type, tags, max_retries, base_ms, factor, cap_ms,
+                              timeout_ms, grace_ms, delay_ms, at, run_id, step_key, previous_id, retry_rules,
+                              number)
+),
+input AS MATERIALIZED (
+    SELECT nextval('jobs_id_seq') AS id, ordered.*
+    FROM (
+        SELECT i.payload, i.key, i.position, s.id AS session_id, s.worker_id, s.token, k.*
+        FROM unnest(:kind_of::bigint[], :payloads::bytea[], :keys::text[], :session_ids::bigint[])
+             WITH ORDINALITY AS i(kind, payload, key, session_id, position)
+        JOIN kinds k ON k.number = i.kind
+        LEFT JOIN (
+            SELECT open.id, open.worker_id, m.token
+            FROM unnest(:matched::bigint[], :tokens::bigint[]) AS m(id, token)
+            JOIN sessions open ON open.id = m.id AND open.closed_at IS NULL
+        ) AS s ON s.id = i.session_id
+        ORDER BY i.position
+    ) AS ordered
+),
+new AS (
+    INSERT INTO jobs (id, lane_id, queue, priority, type, payload, tags, idempotency_key, max_retries,
+                      backoff_base_ms, backoff_factor, backoff_cap_ms, timeout_ms, grace_ms,
+                      available_at, delayed, run_id, step_key, previous_job_id, retry_rules,
+                      state, fence, token, session_id, worker_id, started_at)
+    SELECT id, lane_id, queue, priority, type, payload, string_to_array(tags, E'\x1f'), key, max_retries,
+           base_ms, factor, cap_ms, timeout_ms, grace_ms,
+           available_at, available_at > statement_timestamp(), run_id, step_key, previous_id, retry_rules,
+           CASE WHEN session_id IS NULL THEN 'pending' ELSE 'running' END,
+           CASE WHEN session_id IS NULL THEN 0 ELSE 1 END, token, session_id, worker_id,
+           CASE WHEN session_id IS NOT NULL THEN statement_timestamp() END
+    FROM input
+    ORDER BY key, id
+    ON CONFLICT DO NOTHING
+    RETURNING id, lane_id, priority, available_at, delayed, session_id
+),
+hints AS (
+    INSERT INTO outbox (server_id, entries)
+    SELECT :server_id, string_agg(
+               int8send(id) || int4send(lane_id) || int2send(priority)
+               || int8send(CASE WHEN delayed THEN ceil(extract(epoch FROM available_at) * 1000)::bigint ELSE 0 END),
+               ''::bytea ORDER BY id)
+    FROM new
+    WHERE session_id IS NULL
+    HAVING count(*) > 0
+    RETURNING id, entries
+)
+SELECT (SELECT array_agg(id ORDER BY position) FROM input) AS ids,
+       -- which of them are really new; null when all are
+       CASE WHEN (SELECT count(*) FROM new) < (SELECT count(*) FROM input)
+            THEN coalesce((SELECT array_agg(id) FROM new), '{}') END AS new_ids,
+       -- the positions of those that run; null when all that were to run do
+       CASE WHEN (SELECT count(session_id) FROM new) < :to_run::bigint
+            THEN coalesce((SELECT array_agg(i.position) FROM input i JOIN new n ON n.id = i.id
+                           WHERE n.session_id IS NOT NULL), '{}') END AS run_positions,
+       (SELECT id FROM hints) AS outbox_id,
+       (SELECT entries FROM hints) AS entries;
+
+-- name: find_keys
+SELECT idempotency_key, id FROM jobs WHERE idempotency_key = ANY(:keys::text[]);
