@@ -46,10 +46,10 @@ __all__ = [
 class Matcher:
     """Which session gets which job: strict priority is Redis' part, fairness and credits are this one's.
 
-    The credits of a session are its slots, plus the jobs it finished in the last 80 ms (at most 1000),
-    minus the jobs it has; none with 0 slots. A profile is the sessions with the same queues and the
-    same labels; it serves the lanes of its queues whose required labels it has. With `pack`, one
-    session is filled before the next; else jobs go round the sessions with credit.
+    The credits of a session are its slots, plus the jobs it finished in the last 80 ms in which it had any (at
+    most 1000, none of more than a second ago), minus the jobs it has; none with 0 slots. A profile is the
+    sessions with the same queues and the same labels; it serves the lanes of its queues whose required labels it
+    has. With `pack`, one session is filled before the next; else jobs go round the sessions with credit.
 
     One thread uses it, with one take under way at a time. The clock is any that counts milliseconds
     and never runs back. Sessions that are not open are passed over: they closed meanwhile.
@@ -103,6 +103,13 @@ class Matcher:
 
         Only of profiles for which nothing waits: each lane that they serve was found empty, was not woken since,
         and is not partial.
+        """
+
+    def room(self, lane: int, now_ms: int) -> tuple[int, int, int, int]:
+        """What new jobs of a lane would meet at the sessions that serve it, those with a backlog too.
+
+        For how many of them `direct` would take credit, how many jobs were given out and have not ended, how many
+        finished lately, within the 80 ms; and how many `assign` has given out ever, whatever their lane.
         """
 
     def demand(self, now_ms: int, max_lanes: int = 64, max_hints: int = 1000) -> list[Demand]:

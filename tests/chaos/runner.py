@@ -37,7 +37,7 @@ CELL_SECONDS: Final = 90.0
 SAMPLE_SECONDS: Final = 1.0
 AUDIT_SECONDS: Final = 1.2
 # Of the matcher, for each session.
-PREFETCH_MAX: Final = 256
+PREFETCH_MAX: Final = 1000
 # Jobs that do nothing end faster than they are settled: a slot is free when its result has come.
 SETTLING_MAX: Final = 4 * BATCH_JOBS
 # Of a cell that judges by itself.

@@ -14,6 +14,8 @@ from tests.property.oracles.outbox import Entry, hint
 queue = st.sampled_from(["a", "b", "c"])
 label = st.sampled_from(["gpu=1", "os=linux", "zone=x"])
 session = st.integers(1, 8)
+# Now and then so long that nothing counts any more, and a step back.
+passed = st.integers(-5, 25) | st.sampled_from([0, 79, 80, 500, 1000])
 lane = st.integers(1, 100)
 some_sessions = st.lists(session, max_size=12)
 some_lanes = st.lists(lane, max_size=12)
@@ -68,7 +70,7 @@ class Matching(RuleBasedStateMachine):
         self.matcher.hold(number, count)
         self.twin.hold(number, count)
 
-    @rule(numbers=some_sessions, copies=st.sampled_from([1, 1, 1, 100]), passed_ms=st.integers(-5, 12))
+    @rule(numbers=some_sessions, copies=st.sampled_from([1, 1, 1, 100]), passed_ms=passed)
     def finished(self, numbers: list[int], copies: int, passed_ms: int) -> None:
         self.now_ms += passed_ms
         self.matcher.finished(numbers * copies, self.now_ms)
@@ -94,7 +96,7 @@ class Matching(RuleBasedStateMachine):
         self.twin.found_empty(numbers)
 
     @rule(
-        passed_ms=st.integers(-5, 25),
+        passed_ms=passed,
         max_lanes=st.integers(0, 12) | st.just(64),
         max_hints=st.integers(0, 12) | st.just(1000),
         woken=some_lanes,
@@ -104,7 +106,7 @@ class Matching(RuleBasedStateMachine):
         """A demand, wakes that come in between, and the assignment of what was taken."""
         self.now_ms += passed_ms
         demands = self.matcher.demand(self.now_ms, max_lanes, max_hints)
-        self.twin.now_ms = max(self.twin.now_ms, self.now_ms)
+        self.twin.advance(self.now_ms)
         self.check_shares(demands, max_lanes, max_hints)
         asked = {number for demand in demands for number in self.check_lanes(demand)}
         self.twin.woken -= asked
@@ -119,11 +121,11 @@ class Matching(RuleBasedStateMachine):
         self.matcher.found_partial(numbers)
         self.twin.found_partial(numbers)
 
-    @rule(number=lane, count=st.integers(0, 12), passed_ms=st.integers(-5, 12))
+    @rule(number=lane, count=st.integers(0, 12), passed_ms=passed)
     def direct(self, number: int, count: int, passed_ms: int) -> None:
         """New jobs of a lane: only for whom nothing waits, and as many as there is credit for."""
         self.now_ms += passed_ms
-        self.twin.now_ms = max(self.twin.now_ms, self.now_ms)
+        self.twin.advance(self.now_ms)
         profiles = self.twin.direct_profiles(number) if number in self.twin.lanes else []
         credits = {session: self.twin.free(session) for each in profiles for session in self.twin.sessions_of(each)}
         given = self.matcher.direct(number, count, self.now_ms)
@@ -131,6 +133,11 @@ class Matching(RuleBasedStateMachine):
         assert all(share <= credits[session] for session, share in Counter(given).items())
         for session in given:
             self.twin.sessions[session].outstanding += 1
+
+    @rule(number=lane, passed_ms=passed)
+    def room(self, number: int, passed_ms: int) -> None:
+        self.now_ms += passed_ms
+        assert self.matcher.room(number, self.now_ms) == self.twin.room(number, self.now_ms)
 
     @rule(profile=st.integers(0, 20), count=st.integers(0, 5))
     def assign_late(self, profile: int, count: int) -> None:
@@ -185,6 +192,7 @@ class Matching(RuleBasedStateMachine):
         else:
             open_shares = [shares[number] for number in credits if shares[number] < credits[number]]
             assert max(shares.values(), default=0) <= min(open_shares, default=given) + 1
+        self.twin.assigned += given
         for number in assignment.sessions:
             self.twin.sessions[number].outstanding += 1
 

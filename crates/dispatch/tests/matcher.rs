@@ -2,7 +2,9 @@
 //! `tests/property/test_matcher.py`.
 
 use orqestra_dispatch::hint::Hint;
-use orqestra_dispatch::matcher::{Assignment, Matcher, PREFETCH_MAX, PREFETCH_WINDOW_MS};
+use orqestra_dispatch::matcher::{
+    Assignment, Matcher, PREFETCH_MAX, PREFETCH_STALE_MS, PREFETCH_WINDOW_MS,
+};
 
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
@@ -59,6 +61,31 @@ fn what_finished_lately_is_prefetched_until_the_window_has_passed() {
     assert_eq!(matcher.free(1), 2);
     matcher.demand(1000 + PREFETCH_WINDOW_MS, 64, 1000);
     assert_eq!(matcher.free(1), 1);
+}
+
+#[test]
+fn the_window_stands_still_while_a_session_waits_for_work() {
+    let mut matcher = matcher(&[2], false);
+    assign(&mut matcher, 1);
+    matcher.finished(&[1], 1000);
+    matcher.demand(1000 + 5 * PREFETCH_WINDOW_MS, 64, 1000);
+    assert_eq!(matcher.free(1), 3);
+    assign(&mut matcher, 1);
+    matcher.demand(1000 + 6 * PREFETCH_WINDOW_MS - 1, 64, 1000);
+    assert_eq!(matcher.free(1), 2);
+    matcher.demand(1000 + 6 * PREFETCH_WINDOW_MS, 64, 1000);
+    assert_eq!(matcher.free(1), 1);
+}
+
+#[test]
+fn what_finished_a_second_ago_does_not_count_though_nothing_came_since() {
+    let mut matcher = matcher(&[2], false);
+    assign(&mut matcher, 1);
+    matcher.finished(&[1], 1000);
+    matcher.demand(1000 + PREFETCH_STALE_MS - 1, 64, 1000);
+    assert_eq!(matcher.free(1), 3);
+    matcher.demand(1000 + PREFETCH_STALE_MS, 64, 1000);
+    assert_eq!(matcher.free(1), 2);
 }
 
 #[test]

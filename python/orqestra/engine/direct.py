@@ -32,19 +32,19 @@ class DirectMatch:
     ) -> None:
         self._clock = clock
         self._sessions = sessions
-        self._matcher = sessions.matcher
+        self.matcher = sessions.matcher
         self._relay = relay
         self._changed = changed
 
     def match(self, batch: Batch) -> Direct:
         """Take credit for jobs of a batch that are due: in the order of their priority, then of the batch."""
-        if not self._relay.is_idle or not self._matcher.has_credit():
+        if not self._relay.is_idle or not self.matcher.has_credit():
             return WAITING
         now_ms = int(self._clock.monotonic() * 1000)
         session_ids: list[int | None] = [None] * len(batch)
         matched: set[int] = set()
         for lane_id, places in _due(batch):
-            found = self._matcher.direct(lane_id, len(places), now_ms)
+            found = self.matcher.direct(lane_id, len(places), now_ms)
             matched.update(found)
             for place, session_id in zip(places, found, strict=False):
                 session_ids[place] = session_id
@@ -59,7 +59,7 @@ class DirectMatch:
         reached(Point.DIRECT_STORED)
         try:
             claimed = Claimed.direct(_columns(direct, batch, stored))
-            self._matcher.release(_waiting(direct, stored))
+            self.matcher.release(_waiting(direct, stored))
             for session_id in claimed.session_ids:
                 session = self._sessions.get(session_id)
                 # A stream that ended meanwhile: its next Hello or its lease brings the jobs back.
@@ -72,7 +72,7 @@ class DirectMatch:
 
     def undo(self, direct: Direct, error: BaseException) -> None:
         """Give the credit back; if the jobs may have been stored, their workers must say that they have none."""
-        self._matcher.release([to for to in direct.session_ids if to is not None])
+        self.matcher.release([to for to in direct.session_ids if to is not None])
         if isinstance(error, OutcomeUnknown | asyncio.CancelledError):
             self._end(direct, reason=f"jobs stored for it have an unknown end: {error}")
 

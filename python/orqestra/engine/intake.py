@@ -1,6 +1,7 @@
 """Intake: joins waiting submits into one commit.
 
-Nothing waits for a batch to fill: while one statement is under way the next batch gathers. A batch that
+Nothing waits for a batch to fill: while one statement is under way the next batch gathers. Only a batch that is
+large already may wait a moment for workers that are about to take all of it (`holding`). A batch that
 Postgres refuses for its data is bisected, so that only the guilty caller gets the error.
 """
 
@@ -10,8 +11,10 @@ from typing import Final
 
 import asyncpg
 
+from orqestra.engine import packing
 from orqestra.engine.core import Core
 from orqestra.engine.direct import DirectMatch
+from orqestra.engine.holding import Holding
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
 from orqestra.engine.repairs import Repair
@@ -65,6 +68,7 @@ class Intake(Service):
         self._lanes = lanes
         self._relay = relay
         self._direct = direct
+        self._holding = Holding(self, direct.matcher, relay)
         self._server_id = core.server_id
         self._repairs = core.repairs
         self._waiting: deque[_Request] = deque()
@@ -179,6 +183,7 @@ class Intake(Service):
         return self._hand_over(parts)
 
     async def _insert_at_once(self, jobs: Batch) -> Stored:
+        await self._holding.hold(jobs)
         direct = self._direct.match(jobs)
         try:
             async with self._database.connection() as statements:
@@ -191,8 +196,9 @@ class Intake(Service):
 
     def _hand_over(self, parts: list[Stored]) -> list[int]:
         for stored in parts:
-            for row in stored.hints:
-                self._relay.hand_over(*row)
+            for outbox_id, entries in stored.hints:
+                self._relay.hand_over(outbox_id, entries)
+                self._holding.stored(packing.count(entries))
         return [job_id for stored in parts for job_id in stored.ids if job_id is not None]
 
     async def _bisect(self, batch: list[_Request], error: asyncpg.PostgresError) -> None:

@@ -1,9 +1,12 @@
 """Rows of jobs as hints, in the two forms that they travel in (docs/architecture.md)."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from orqestra._dispatch import outbox
 from orqestra.store.database import Row
+
+ENTRY_BYTES: Final = 22
 
 
 def entries(rows: Sequence[Row]) -> bytes:
@@ -19,3 +22,8 @@ def entries(rows: Sequence[Row]) -> bytes:
 def hints(rows: Sequence[Row]) -> bytes:
     """Return the packed hints of rows with id, lane_id and priority, in their order."""
     return b"".join(b"%08x%d%016x" % (row["lane_id"], 9 - row["priority"], row["id"]) for row in rows)
+
+
+def count(entries: bytes) -> int:
+    """Return how many jobs the entries of an outbox row are about."""
+    return len(entries) // ENTRY_BYTES

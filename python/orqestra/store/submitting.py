@@ -74,6 +74,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.payloads)
 
+    @property
+    def lane_ids(self) -> set[int]:
+        """The lanes of all kinds."""
+        return {kind.lane_id for kind in self.kinds}
+
     def part(self, begin: int, end: int) -> "Batch":
         """Return the jobs from `begin` to `end`."""
         return Batch(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tests.property.oracles.outbox import split
 
 PREFETCH_WINDOW_MS = 80
+PREFETCH_STALE_MS = 1000
 PREFETCH_MAX = 1000
 
 Kind = tuple[frozenset[str], frozenset[str]]
@@ -26,7 +27,10 @@ class Session:
     profile: int
     slots: int
     outstanding: int = 0
-    finished_ms: list[int] = field(default_factory=list)
+    busy_ms: int = 0
+    """For how many milliseconds it had jobs."""
+    finished: list[tuple[int, int]] = field(default_factory=list)
+    """When, and how long it had had jobs by then."""
 
 
 class PlainMatcher:
@@ -40,6 +44,7 @@ class PlainMatcher:
         self.filled: set[int] = set()
         self.partial: set[int] = set()
         self.asked: set[int] = set()
+        self.assigned = 0
         self.sessions: dict[int, Session] = {}
         self.profiles: dict[int, Kind] = {}
         self.profiles_made = 0
@@ -67,16 +72,24 @@ class PlainMatcher:
         if session in self.sessions:
             self.sessions[session].slots = slots
 
+    def advance(self, now_ms: int) -> None:
+        """Let time pass, which never runs back."""
+        for state in self.sessions.values():
+            if state.outstanding:
+                state.busy_ms += max(0, now_ms - self.now_ms)
+        self.now_ms = max(self.now_ms, now_ms)
+
     def hold(self, session: int, n: int) -> None:
         if session in self.sessions:
             self.sessions[session].outstanding += n
 
     def finished(self, sessions: Sequence[int], now_ms: int) -> None:
-        self.now_ms = max(self.now_ms, now_ms)
+        self.advance(now_ms)
         self.release(sessions)
         for session in sessions:
             if session in self.sessions:
-                self.sessions[session].finished_ms.append(self.now_ms)
+                state = self.sessions[session]
+                state.finished.append((self.now_ms, state.busy_ms))
 
     def release(self, sessions: Sequence[int]) -> None:
         for session in sessions:
@@ -116,8 +129,19 @@ class PlainMatcher:
             and not self.served_by(profile, self.filled | self.partial)
         ]
 
+    def room(self, lane: int, now_ms: int) -> tuple[int, int, int, int]:
+        self.advance(now_ms)
+        serving = [each for each in self.profiles if lane in self.served_by(each, set(self.lanes))]
+        sessions = [self.sessions[number] for each in serving for number in self.sessions_of(each)]
+        return (
+            sum(map(self.credits_of, self.direct_profiles(lane))) if lane in self.lanes else 0,
+            sum(session.outstanding for session in sessions),
+            sum(len(self.lately(session)) for session in sessions),
+            self.assigned,
+        )
+
     def demand(self, now_ms: int, max_lanes: int = 64, max_hints: int = 1000) -> list[tuple[int, int, list[int]]]:
-        self.now_ms = max(self.now_ms, now_ms)
+        self.advance(now_ms)
         profiles = self.wanting()[: min(max_lanes, max_hints)]
         budgets = deal([self.credits_of(profile) for profile in profiles], max_hints)
         limits = deal([len(self.suspects_of(profile)) for profile in profiles], max_lanes)
@@ -147,9 +171,16 @@ class PlainMatcher:
         state = self.sessions.get(session)
         if state is None or state.slots == 0:
             return 0
-        lately = [at for at in state.finished_ms if self.now_ms < at + PREFETCH_WINDOW_MS]
-        prefetch = min(len(lately), PREFETCH_MAX)
+        prefetch = min(len(self.lately(state)), PREFETCH_MAX)
         return max(0, state.slots + prefetch - state.outstanding)
+
+    def lately(self, state: Session) -> list[tuple[int, int]]:
+        """What a session finished within the window."""
+        return [
+            (at_ms, busy_ms)
+            for at_ms, busy_ms in state.finished
+            if state.busy_ms < busy_ms + PREFETCH_WINDOW_MS and self.now_ms < at_ms + PREFETCH_STALE_MS
+        ]
 
     def stats(self) -> dict[str, int]:
         return {

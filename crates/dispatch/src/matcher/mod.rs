@@ -19,7 +19,7 @@ use self::session::Session;
 use crate::error::InvalidInput;
 use crate::hint::{self, HINT_BYTES};
 
-pub use self::session::{PREFETCH_MAX, PREFETCH_WINDOW_MS};
+pub use self::session::{PREFETCH_MAX, PREFETCH_STALE_MS, PREFETCH_WINDOW_MS};
 
 /// Matches hints to sessions. It knows nothing of clocks and streams: its caller tells it what
 /// happened, in order, and has one take under way at a time.
@@ -29,6 +29,7 @@ pub struct Matcher {
     roster: Roster,
     turn: Rotation,
     direct_turn: Rotation,
+    assigned: u64,
 }
 
 /// What one profile could take now.
@@ -53,6 +54,19 @@ pub struct Assignment {
     pub lanes: Vec<i32>,
     /// Where the hints begin that found no credit.
     pub leftover_from: usize,
+}
+
+/// What new jobs of a lane would meet: sums over the sessions that serve it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// For how many of them `direct` would take credit.
+    pub free: usize,
+    /// Jobs that were given out and have not ended.
+    pub outstanding: usize,
+    /// Jobs that finished within the window of the prefetch.
+    pub lately: usize,
+    /// Hints that `assign` gave to sessions, of whatever lane, since there is this matcher.
+    pub assigned: u64,
 }
 
 /// How much the matcher holds.
@@ -132,9 +146,8 @@ impl Matcher {
 
     /// A session that opens has `count` more jobs already.
     pub fn hold(&mut self, session: i64, count: u32) {
-        self.roster.change(session, |state| {
-            state.outstanding = state.outstanding.saturating_add(count);
-        });
+        self.roster
+            .count(session, |held| held.saturating_add(count));
     }
 
     /// One job ended for each entry. Sessions that are not open are passed over.
@@ -145,9 +158,7 @@ impl Matcher {
     /// One job that was assigned did not start, for each entry: its credit is back.
     pub fn release(&mut self, sessions: &[i64]) {
         for session in sessions {
-            self.roster.change(*session, |state| {
-                state.outstanding = state.outstanding.saturating_sub(1);
-            });
+            self.roster.count(*session, |held| held.saturating_sub(1));
         }
     }
 
@@ -199,6 +210,27 @@ impl Matcher {
             sessions.extend((0..share).map_while(|_| self.roster.take_credit(profile)));
         }
         sessions
+    }
+
+    /// What new jobs of a lane would meet.
+    pub fn room(&mut self, lane: i32, now_ms: i64) -> Room {
+        self.roster.advance(now_ms);
+        let mut room = Room {
+            assigned: self.assigned,
+            ..Room::default()
+        };
+        let Some(place) = self.lanes.place(lane) else {
+            return room;
+        };
+        let profiles = self.roster.profiles().values();
+        for profile in profiles.filter(|profile| profile.serves(place)) {
+            room.outstanding += profile.outstanding;
+            room.lately += profile.finished_lately;
+            if profile.is_clear(&self.lanes) {
+                room.free += profile.credits;
+            }
+        }
+        room
     }
 
     /// What could be taken now: for every profile in turn that has credit and lanes that may have
@@ -254,6 +286,7 @@ impl Matcher {
             ids.push(hint.id);
             sessions.push(session);
         }
+        self.assigned += ids.len() as u64;
         let leftover_from = ids.len() * HINT_BYTES;
         Ok(Assignment {
             ids,

@@ -24,6 +24,10 @@ pub struct Profile {
     pub sessions: usize,
     /// The credits of its sessions together.
     pub credits: usize,
+    /// How many jobs its sessions have that have not ended.
+    pub outstanding: usize,
+    /// How many jobs its sessions finished within the window.
+    pub finished_lately: usize,
     /// Its sessions that have credit, the next to be served first. One whose credit went since is
     /// dropped when its turn comes.
     pub line: VecDeque<i64>,
@@ -61,6 +65,8 @@ impl Profile {
             kind,
             sessions: 0,
             credits: 0,
+            outstanding: 0,
+            finished_lately: 0,
             line: VecDeque::new(),
             views,
             turn: Rotation::default(),

@@ -1,12 +1,13 @@
 //! The open sessions and their profiles: who has how much credit, and whose turn it is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use hashbrown::HashMap;
 
 use super::lanes::Lanes;
 use super::profile::{Kind, Profile};
-use super::session::{PREFETCH_WINDOW_MS, Session};
+use super::session::{PREFETCH_STALE_MS, PREFETCH_WINDOW_MS, Session};
 use crate::error::InvalidInput;
 
 /// All open sessions. A profile lives as long as one of its sessions is open.
@@ -18,16 +19,48 @@ pub struct Roster {
     profiles: BTreeMap<u32, Profile>,
     profile_of_kind: HashMap<Kind, u32>,
     profiles_made: u32,
-    lately: VecDeque<Finished>,
+    /// The next to be looked at first.
+    lately: BinaryHeap<Reverse<Finished>>,
     now_ms: i64,
 }
 
-/// Jobs that a session finished and that count towards its prefetch until `expires_ms`.
-#[derive(Debug)]
+/// Jobs that a session finished and that count towards its prefetch, at least until `look_ms`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Finished {
-    expires_ms: i64,
+    look_ms: i64,
     session: i64,
     count: u32,
+    at_ms: i64,
+    /// How long the session had had jobs by then.
+    busy_ms: i64,
+}
+
+/// What a session adds to the sums of its profile.
+#[derive(PartialEq, Eq)]
+struct Tally {
+    credits: usize,
+    outstanding: usize,
+    lately: usize,
+}
+
+impl Tally {
+    fn of(session: &Session) -> Self {
+        Self {
+            credits: session.credits() as usize,
+            outstanding: session.outstanding() as usize,
+            lately: session.finished_lately as usize,
+        }
+    }
+}
+
+impl Finished {
+    /// When it ceases to count, if its session has jobs from now on.
+    fn ends_ms(&self, session: &Session, now_ms: i64) -> i64 {
+        let passed = session.busy_ms(now_ms).saturating_sub(self.busy_ms);
+        let left = PREFETCH_WINDOW_MS.saturating_sub(passed);
+        let stale_ms = self.at_ms.saturating_add(PREFETCH_STALE_MS);
+        now_ms.saturating_add(left).min(stale_ms)
+    }
 }
 
 impl Roster {
@@ -68,11 +101,16 @@ impl Roster {
 
     /// Forget a session.
     pub fn close(&mut self, session: i64) {
-        self.change(session, |state| state.slots = 0);
+        let now_ms = self.now_ms;
+        self.change(session, |state| {
+            state.slots = 0;
+            state.finished_lately = 0;
+            state.set_outstanding(0, now_ms);
+        });
         let Some(closed) = self.sessions.remove(&session) else {
             return;
         };
-        self.lately.retain(|finished| finished.session != session);
+        self.lately.retain(|finished| finished.0.session != session);
         let profile = self.profile_mut(closed.profile);
         profile.line.retain(|other| *other != session);
         profile.sessions -= 1;
@@ -87,17 +125,19 @@ impl Roster {
         let Some(state) = self.sessions.get_mut(&session) else {
             return false;
         };
-        let before = state.credits();
+        let before = Tally::of(state);
         change(state);
-        let after = state.credits();
+        let after = Tally::of(state);
         if before == after {
             return true;
         }
-        let joins = after > 0 && !state.in_line;
+        let joins = after.credits > 0 && !state.in_line;
         state.in_line |= joins;
         let (number, pack) = (state.profile, self.pack);
         let profile = self.profile_mut(number);
-        profile.credits = profile.credits + after as usize - before as usize;
+        profile.credits = profile.credits + after.credits - before.credits;
+        profile.outstanding = profile.outstanding + after.outstanding - before.outstanding;
+        profile.finished_lately = profile.finished_lately + after.lately - before.lately;
         if joins && pack {
             // The session that was filled last is filled up first; the others stay empty.
             profile.line.push_front(session);
@@ -110,19 +150,23 @@ impl Roster {
     /// One job ended for each entry. Sessions that are not open are passed over.
     pub fn finished(&mut self, sessions: &[i64], now_ms: i64) {
         self.advance(now_ms);
-        let expires_ms = self.now_ms.saturating_add(PREFETCH_WINDOW_MS);
+        let now_ms = self.now_ms;
         for run in sessions.chunk_by(|one, next| one == next) {
             let (session, count) = (run[0], run.len() as u32);
+            let mut busy_ms = 0;
             let open = self.change(session, |state| {
-                state.outstanding = state.outstanding.saturating_sub(count);
+                state.set_outstanding(state.outstanding().saturating_sub(count), now_ms);
                 state.finished_lately += count;
+                busy_ms = state.busy_ms(now_ms);
             });
             if open {
-                self.lately.push_back(Finished {
-                    expires_ms,
+                self.lately.push(Reverse(Finished {
+                    look_ms: now_ms.saturating_add(PREFETCH_WINDOW_MS),
                     session,
                     count,
-                });
+                    at_ms: now_ms,
+                    busy_ms,
+                }));
             }
         }
     }
@@ -130,15 +174,35 @@ impl Roster {
     /// Let time pass: finished jobs older than the window no longer count. Time never runs back.
     pub fn advance(&mut self, now_ms: i64) {
         self.now_ms = self.now_ms.max(now_ms);
-        while let Some(oldest) = self.lately.pop_front() {
-            if oldest.expires_ms > self.now_ms {
-                self.lately.push_front(oldest);
-                break;
+        while let Some(mut next) = self.pop_due() {
+            let session = self.sessions.get(&next.session);
+            let Some(open) = session else {
+                continue;
+            };
+            next.look_ms = next.ends_ms(open, self.now_ms);
+            if next.look_ms > self.now_ms {
+                // Meanwhile its session waited for work.
+                self.lately.push(Reverse(next));
+            } else {
+                self.change(next.session, |state| state.finished_lately -= next.count);
             }
-            self.change(oldest.session, |state| {
-                state.finished_lately -= oldest.count;
-            });
         }
+    }
+
+    fn pop_due(&mut self) -> Option<Finished> {
+        let Reverse(next) = self.lately.peek()?;
+        if next.look_ms > self.now_ms {
+            return None;
+        }
+        self.lately.pop().map(|Reverse(next)| next)
+    }
+
+    /// Set how many jobs a session has, from how many it had.
+    pub fn count(&mut self, session: i64, count: impl FnOnce(u32) -> u32) {
+        let now_ms = self.now_ms;
+        self.change(session, |state| {
+            state.set_outstanding(count(state.outstanding()), now_ms);
+        });
     }
 
     /// Take one credit of the session whose turn it is in this profile.
@@ -151,8 +215,9 @@ impl Roster {
                 .get_mut(&session)
                 .expect("who stands in line is open");
             if state.credits() > 0 {
-                state.outstanding += 1;
+                state.set_outstanding(state.outstanding() + 1, self.now_ms);
                 profile.credits -= 1;
+                profile.outstanding += 1;
                 if !self.pack {
                     profile.line.rotate_left(1);
                 }

@@ -1,10 +1,16 @@
 //! How many more jobs one session may be given.
 
-/// For how long a finished job counts towards the prefetch. The next Assign message is under way for
-/// about a round trip, and a worker gathers the ends of commands for up to 30 ms; 80 ms covers both
-/// within a region and is far below what a person notices if the prefetched job has to wait for a slot
-/// after all; what waits for a second is handed back.
+/// For how long a finished job counts towards the prefetch, counting only time in which its session had
+/// jobs. The next Assign message is under way for about a round trip, and a worker gathers the ends of
+/// commands for up to 30 ms; 80 ms covers both within a region and is far below what a person notices if
+/// the prefetched job has to wait for a slot after all; what waits for a second is handed back.
+///
+/// Time in which it waited for work says nothing of how fast it is: counted too, a busy system, whose next
+/// jobs are longer under way than this, would never give more than the slots.
 pub const PREFETCH_WINDOW_MS: i64 = 80;
+
+/// For how long a finished job counts at most, whether its session had work or not.
+pub const PREFETCH_STALE_MS: i64 = 1000;
 
 /// The most jobs sent beyond the slots of a session: the largest batch, which bounds what goes back when
 /// a session breaks. With a quarter of it each stage moved batches so small that they cost a third more.
@@ -17,12 +23,16 @@ pub struct Session {
     pub profile: u32,
     /// Jobs it runs at once; 0 while it drains.
     pub slots: u32,
-    /// Jobs that were given to it and have not ended.
-    pub outstanding: u32,
+    /// Jobs that were given to it and have not ended: `set_outstanding` changes it.
+    outstanding: u32,
     /// Jobs that it finished within the window.
     pub finished_lately: u32,
     /// Whether it stands in the line of its profile.
     pub in_line: bool,
+    /// For how long it had jobs, up to `changed_ms`.
+    busy_ms: i64,
+    /// When its jobs were last counted.
+    changed_ms: i64,
 }
 
 impl Session {
@@ -34,7 +44,31 @@ impl Session {
             outstanding: 0,
             finished_lately: 0,
             in_line: false,
+            busy_ms: 0,
+            changed_ms: 0,
         }
+    }
+
+    /// For how long it had jobs until now.
+    pub fn busy_ms(&self, now_ms: i64) -> i64 {
+        let since = if self.outstanding > 0 {
+            now_ms.saturating_sub(self.changed_ms)
+        } else {
+            0
+        };
+        self.busy_ms.saturating_add(since)
+    }
+
+    /// Note how many jobs it has from now on.
+    pub fn set_outstanding(&mut self, count: u32, now_ms: i64) {
+        self.busy_ms = self.busy_ms(now_ms);
+        self.changed_ms = now_ms;
+        self.outstanding = count;
+    }
+
+    /// How many jobs it has that have not ended.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding
     }
 
     /// Slots plus prefetch minus what is outstanding. The prefetch is as many jobs as it finished

@@ -101,6 +101,11 @@ impl Matcher {
         Ok(PyList::new(py, sessions)?.unbind())
     }
 
+    fn room(&mut self, lane: i32, now_ms: i64) -> (usize, usize, usize, u64) {
+        let room = self.inner.room(lane, now_ms);
+        (room.free, room.outstanding, room.lately, room.assigned)
+    }
+
     #[pyo3(signature = (now_ms, max_lanes = 64, max_hints = 1000))]
     fn demand(
         &mut self,
