@@ -18,6 +18,8 @@ class Round:
     jobs_per_s: float
     cpu_us: Mapping[str, float]
     """Processor time for each job, by process: it varies less than the rate does where others use the machine too."""
+    wal_bytes: float
+    """What Postgres logged for each job: it varies hardly at all, and tells of pages that are touched for one row."""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -25,6 +27,7 @@ class Round:
             "jobs": self.jobs,
             "jobs_per_s": round(self.jobs_per_s, DIGITS),
             "cpu_us": {name: round(each, 1) for name, each in self.cpu_us.items()},
+            "wal_bytes": round(self.wal_bytes),
         }
 
 
@@ -52,6 +55,10 @@ class Comparison:
         found = [each.cpu_us for each in self.rounds if each.burdened is burdened]
         return {name: round(median(each[name] for each in found), 1) for name in found[0]}
 
+    def wal_bytes(self, *, burdened: bool) -> int:
+        """The median of what Postgres logged for each job."""
+        return round(median(each.wal_bytes for each in self.rounds if each.burdened is burdened))
+
     @property
     def ratio(self) -> float:
         """The second as a part of the first."""
@@ -68,7 +75,8 @@ class Comparison:
         return (
             f"{self.case}: {self.burdened_per_s:,.0f} of {self.base_per_s:,.0f} jobs/s, "
             f"ratio {self.ratio:.3f}, at least {self.at_least}: {verdict}; "
-            f"CPU us/job {self.cpu_us(burdened=True)}, without {self.cpu_us(burdened=False)}"
+            f"CPU us/job {self.cpu_us(burdened=True)}, without {self.cpu_us(burdened=False)}; "
+            f"WAL bytes/job {self.wal_bytes(burdened=True)}, without {self.wal_bytes(burdened=False)}"
         )
 
     def document(self) -> dict[str, Any]:
@@ -82,6 +90,8 @@ class Comparison:
             "holds": self.holds,
             "base_cpu_us": self.cpu_us(burdened=False),
             "burdened_cpu_us": self.cpu_us(burdened=True),
+            "base_wal_bytes": self.wal_bytes(burdened=False),
+            "burdened_wal_bytes": self.wal_bytes(burdened=True),
             "rounds": [each.document() for each in self.rounds],
             "about": dict(self.about),
         }

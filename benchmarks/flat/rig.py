@@ -24,6 +24,9 @@ STOP_SECONDS = 6.0
 STALL_SECONDS = 300.0
 MARKS = 20
 POLL_SECONDS = 0.5
+# The part of a round's jobs up to which old pages count as full, and after how many rounds that is given up.
+LITTLE = 0.05
+TAKING_ROUNDS = 40
 FILL_ROWS = 100_000
 FILL_SECONDS = 600.0
 FINISHED = (Path(__file__).parent / "finished.sql").read_text()
@@ -32,6 +35,12 @@ SELECT count(*) FILTER (WHERE state = 'completed' AND fence = 1) AS completed,
        extract(epoch FROM max(finished_at) - min(created_at))::float8 AS seconds,
        extract(epoch FROM max(finished_at) - min(started_at))::float8 AS drain_seconds
 FROM jobs WHERE id BETWEEN $1 AND $2 AND type = 'noop'"""
+LOGGED = "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8"
+PAGES = "SELECT pg_relation_size('jobs') / current_setting('block_size')::bigint"
+# Of the jobs behind an id, the part that stands in the first pages of the table.
+SHARE_IN_PAGES = """
+SELECT count(*) FILTER (WHERE (ctid::text::point)[0] < $2) / count(*)::float8 FROM jobs WHERE id > $1"""
+LAST_ID = "SELECT last_value FROM jobs_id_seq"
 KIB_PER_MB = 1024
 US = 1_000_000
 
@@ -46,10 +55,25 @@ class Rig:
 
     async def load(self, jobs: int, *, burdened: bool) -> Round:
         """Submit no-op jobs and wait for all; from the first row to the last end."""
-        before = look()
+        before, logged = look(), await self._logged()
         ids = await self.submit(jobs)
         seconds = await self._until_ended(ids, "seconds")
-        return self._round(ids, seconds, before, burdened=burdened)
+        return self._round(ids, seconds, before, await self._logged() - logged, burdened=burdened)
+
+    async def take_room(self, jobs: int) -> list[Round]:
+        """Load until hardly a job is put where the pages of now have something left; return these rounds.
+
+        Vacuum tells of what is left after each, as it would in time.
+        """
+        pages = await self.database.fetchval(PAGES)
+        rounds: list[Round] = []
+        share = 1.0
+        while share > LITTLE and len(rounds) < TAKING_ROUNDS:
+            last = await self.database.fetchval(LAST_ID)
+            rounds.append(await self.load(jobs, burdened=True))
+            share = await self.database.fetchval(SHARE_IN_PAGES, last, pages)
+            await self.tidy()
+        return rounds
 
     async def let_wait(self, jobs: int) -> list[int]:
         """Send the workers away and submit jobs; return their ids."""
@@ -58,10 +82,10 @@ class Rig:
 
     async def drain(self, ids: Sequence[int], *, burdened: bool) -> Round:
         """Let the workers come and wait for the jobs that waited; from the first start to the last end."""
-        before = look()
+        before, logged = look(), await self._logged()
         await asyncio.gather(*(self.stack.start_worker(index) for index in range(WORKERS)))
         seconds = await self._until_ended(ids, "drain_seconds")
-        return self._round(ids, seconds, before, burdened=burdened)
+        return self._round(ids, seconds, before, await self._logged() - logged, burdened=burdened)
 
     async def submit(self, jobs: int) -> list[int]:
         """Submit no-op jobs from a few callers at once; return their ids in ascending order."""
@@ -79,7 +103,7 @@ class Rig:
         """Add jobs that ended so many days ago, as if they had long been there; return the id of the last one."""
         for at in range(0, rows, FILL_ROWS):
             await self.database.execute(FINISHED, min(FILL_ROWS, rows - at), days_ago, timeout=FILL_SECONDS)
-        last: int = await self.database.fetchval("SELECT last_value FROM jobs_id_seq")
+        last: int = await self.database.fetchval(LAST_ID)
         await self.tidy()
         return last
 
@@ -106,7 +130,12 @@ class Rig:
         """Return the most that it was since the server was started."""
         return self._server_status_mb("VmHWM")
 
-    def _round(self, ids: Sequence[int], seconds: float, before: Accounts, *, burdened: bool) -> Round:
+    async def _logged(self) -> float:
+        """Return how many bytes Postgres has logged up to now."""
+        logged: float = await self.database.fetchval(LOGGED)
+        return logged
+
+    def _round(self, ids: Sequence[int], seconds: float, before: Accounts, logged: float, *, burdened: bool) -> Round:
         stack, jobs = self.stack, len(ids)
         roots = (
             Root(name="server", pid=stack.server.child.pid),
@@ -115,7 +144,7 @@ class Rig:
         )
         taken = {usage.name: usage.cpu_s for usage in usages(roots, before, look())}
         cpu_us = {root.name: taken[root.name] / jobs * US for root in roots}
-        return Round(burdened=burdened, jobs=jobs, jobs_per_s=jobs / seconds, cpu_us=cpu_us)
+        return Round(burdened=burdened, jobs=jobs, jobs_per_s=jobs / seconds, cpu_us=cpu_us, wal_bytes=logged / jobs)
 
     def _server_status_mb(self, name: str) -> float:
         status = Path(f"/proc/{self.stack.server.child.pid}/status").read_text()
