@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest_asyncio
 
 from orqestra.client import Client
 from orqestra.embedded.stack import Stack
+from orqestra.settings import Settings
 from tests.support.processes import gone, processes_of
 from tests.support.waiting import until
 
@@ -38,6 +40,12 @@ class Bench:
 
     async def __call__(self, scenario: str, *arguments: str) -> tuple[int | None, str, str]:
         """Run a scenario to its end; return its exit code and what it wrote."""
+        async with self.running(scenario, *arguments) as process:
+            return await ended(process)
+
+    @asynccontextmanager
+    async def running(self, scenario: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Start a scenario; at the end it does not run any more."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "orqestra", "bench", scenario, "--limit-seconds", "0.2", *arguments),
             env={**os.environ, "TMPDIR": str(self.folder), "GRPC_ADDR": self.stack.grpc_addr},
@@ -45,13 +53,11 @@ class Bench:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(SECONDS):
-                out, err = await process.communicate()
+            yield process
         finally:
             if process.returncode is None:
                 process.kill()
                 assert await gone(process.pid)
-        return process.returncode, out.decode(), err.decode()
 
     async def document(self, scenario: str, *arguments: str) -> dict[str, Any]:
         """Run a scenario beside the limit; return its document, in which all went well."""
@@ -63,6 +69,13 @@ class Bench:
         assert (document["lost"], document["duplicated"], document["failed"]) == (0, 0, 0)
         assert document["ratio"] == pytest.approx(document["jobs_per_s"] / document["limit_per_s"], abs=0.01)
         return document
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
+    """Wait for the end of a process; return its exit code and what it wrote."""
+    async with asyncio.timeout(SECONDS):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -102,6 +115,25 @@ async def test_throughput(bench: Bench) -> None:
     assert document["jobs_per_s"] == pytest.approx(2100 / document["seconds"], rel=0.01)
     assert_are_latencies(document["latency_ms"])
     assert {process["name"] for process in document["processes"]} >= WORKERS
+    assert document["settings"]["slots"] == 2 * Settings.load().worker_slots
+
+
+async def test_workers_have_the_slots_that_were_chosen(bench: Bench) -> None:
+    async with Client(bench.stack.grpc_addr) as client:
+
+        async def slots() -> list[int]:
+            return [worker.slots for worker in await client.workers() if worker.name.startswith("bench-")]
+
+        async def both_are_there() -> bool:
+            return len(await slots()) == 2
+
+        async with bench.running("delayed", "--jobs", "50", "--slots", "3", "--json") as process:
+            await until(both_are_there, SECONDS)
+            assert await slots() == [3, 3]
+            code, out, err = await ended(process)
+
+    assert code == 0, err
+    assert json.loads(out)["settings"]["slots"] == 6
 
 
 async def test_single(bench: Bench) -> None:

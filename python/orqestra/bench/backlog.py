@@ -15,8 +15,9 @@ from orqestra.bench.audit import Outcome
 from orqestra.bench.measure import beside_limit
 from orqestra.bench.progress import Progress
 from orqestra.bench.report import Figure, Latencies, Report
-from orqestra.bench.stage import WORKERS, Finding, Stage, stage_of, staged
+from orqestra.bench.stage import Finding, Stage, stage_of, staged
 from orqestra.bench.system import System
+from orqestra.bench.workers import Crew
 
 NAME: Final = "backlog"
 JOBS: Final = 100_000
@@ -29,16 +30,16 @@ class Backlog:
     """The scenario with its choices."""
 
     progress: Progress
+    crew: Crew
     jobs: int = JOBS
     compare: int | None = None
-    workers: int = WORKERS
 
     async def __call__(self, system: System) -> Report:
         """Drain small backlogs if wanted, the one that counts beside the limit, and small ones again."""
-        async with staged(system, self.progress, workers=self.workers) as warm:
+        async with staged(system, self.progress, self.crew) as warm:
             await warm.fleet.stop()
         compared = await self._compare(system)
-        stage = stage_of(system, self.progress, workers=self.workers)
+        stage = stage_of(system, self.progress, self.crew)
         async with stage.fleet:
             began_at = time.monotonic()
             ids = await load.submit(system.wire, stage.noops(self.jobs))
@@ -65,7 +66,7 @@ class Backlog:
         """Drain backlogs of the size to compare with, each with workers of its own."""
         outcomes: list[Outcome] = []
         for _ in range(COMPARE_ROUNDS if self.compare else 0):
-            stage = stage_of(system, self.progress, workers=self.workers)
+            stage = stage_of(system, self.progress, self.crew)
             async with stage.fleet:
                 ids = await load.submit(system.wire, stage.noops(self.compare or 0))
                 wait = await _drain(stage, ids)

@@ -15,9 +15,10 @@ from orqestra.bench.journal import Starts
 from orqestra.bench.measure import beside_limit
 from orqestra.bench.progress import Progress
 from orqestra.bench.report import Latencies, Report
-from orqestra.bench.stage import WORKERS, Finding, Stage, staged
+from orqestra.bench.stage import Finding, Stage, staged
 from orqestra.bench.system import System
 from orqestra.bench.wire import entry
+from orqestra.bench.workers import Crew
 from orqestra.model.errors import StartFailed
 
 NAME: Final = "delayed"
@@ -49,12 +50,12 @@ class Delayed:
     """The scenario with its choices."""
 
     progress: Progress
+    crew: Crew
     jobs: int = JOBS
-    workers: int = WORKERS
 
     async def __call__(self, system: System) -> Report:
         """Store the jobs, wait until all have become due and ended, beside the limit."""
-        async with staged(system, self.progress, workers=self.workers) as stage:
+        async with staged(system, self.progress, self.crew) as stage:
 
             async def run() -> Due:
                 return await self._run(stage)

@@ -16,9 +16,10 @@ from orqestra.bench.measure import beside_limit
 from orqestra.bench.open_loop import CALLERS, Schedule, submit_on_schedule
 from orqestra.bench.progress import Progress
 from orqestra.bench.report import Latencies, Report, Verdict
-from orqestra.bench.stage import WORKERS, Finding, Stage, staged
+from orqestra.bench.stage import Finding, Stage, staged
 from orqestra.bench.system import System
 from orqestra.bench.wire import entry
+from orqestra.bench.workers import Crew
 
 NAME: Final = "latency"
 JOBS: Final = 1000
@@ -48,14 +49,14 @@ class Latency:
     """The scenario with its choices. `jobs` are those on the idle system."""
 
     progress: Progress
+    crew: Crew
     jobs: int = JOBS
-    workers: int = WORKERS
     load_seconds: float = LOAD_SECONDS
     capacity_jobs: int = CAPACITY_JOBS
 
     async def __call__(self, system: System) -> Report:
         """Measure idle latencies, the throughput, then latencies at parts of that."""
-        async with staged(system, self.progress, workers=self.workers) as stage:
+        async with staged(system, self.progress, self.crew) as stage:
 
             async def run() -> Submits:
                 return await self._idle(stage)

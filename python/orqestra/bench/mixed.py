@@ -20,15 +20,14 @@ from orqestra.bench.report import Latencies, Report
 from orqestra.bench.stage import Finding, Stage, staged
 from orqestra.bench.system import System
 from orqestra.bench.wire import entry
+from orqestra.bench.workers import Crew
 from orqestra.client import Jitter, JobSpec, JobType, RetryPolicy, label_list, shell_payload
 from orqestra.model import limits
 from orqestra.model.lifecycle import State
 
 NAME: Final = "mixed"
 JOBS: Final = 10_000
-# One of each label, and as many jobs at once as commands want to have.
-WORKERS: Final = 2
-SLOTS: Final = 64
+# One for each worker.
 LABELS: Final = ({"disk": "fast"}, {"disk": "large"})
 # The mix is the same in every run.
 SEED: Final = 1
@@ -64,15 +63,15 @@ class Mixed:
     """The scenario with its choices."""
 
     progress: Progress
+    crew: Crew
     jobs: int = JOBS
-    workers: int = WORKERS
 
     async def __call__(self, system: System) -> Report:
         """Measure the limits, run the mix, measure the limits again, then look at every job."""
         chance = random.Random(SEED)  # noqa: S311  which job is which is no secret
         kinds = chance.choices(KINDS, [kind.share for kind in KINDS], k=self.jobs)
         fates: dict[int, Fate] = {}
-        async with staged(system, self.progress, workers=self.workers, slots=SLOTS, labels=LABELS) as stage:
+        async with staged(system, self.progress, replace(self.crew, labels=LABELS)) as stage:
             entries = [entry(kind.change(_any_job(stage.spec, chance))) for kind in kinds]
 
             async def limit_per_s() -> float | None:

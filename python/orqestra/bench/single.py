@@ -14,8 +14,9 @@ from orqestra.bench import load
 from orqestra.bench.measure import beside_limit
 from orqestra.bench.progress import Progress
 from orqestra.bench.report import Latencies, Report, Verdict
-from orqestra.bench.stage import WORKERS, Finding, Stage, staged
+from orqestra.bench.stage import Finding, Stage, staged
 from orqestra.bench.system import System
+from orqestra.bench.workers import Crew
 
 NAME: Final = "single"
 JOBS: Final = 20_000
@@ -27,14 +28,14 @@ class Single:
     """The scenario with its choices."""
 
     progress: Progress
+    crew: Crew
     jobs: int = JOBS
     callers: int = CALLERS
-    workers: int = WORKERS
 
     async def __call__(self, system: System) -> Report:
         """Submit in batches, then by single calls beside the limit, then in batches again."""
         calls: list[float] = []
-        async with staged(system, self.progress, workers=self.workers) as stage:
+        async with staged(system, self.progress, self.crew) as stage:
 
             async def run() -> load.Wait:
                 return await self._call(stage, calls)

@@ -20,10 +20,9 @@ from orqestra.bench.progress import Progress
 from orqestra.bench.report import Figure, Latencies, Report, Verdict
 from orqestra.bench.system import System, new_queue
 from orqestra.bench.wire import entry
-from orqestra.bench.workers import SLOTS, Fleet
+from orqestra.bench.workers import Crew, Fleet
 from orqestra.client import JobSpec, JobType
 
-WORKERS: Final = 2
 # Before the clock runs: connections, statements and code are used once.
 WARM_UP_JOBS: Final = 2000
 LIMIT_OF: Final = "jobs/s by the raw Postgres cycle"
@@ -92,8 +91,8 @@ class Stage:
             verdict=finding.verdict,
             settings={
                 "embedded": self.system.is_ours,
-                "workers": self.fleet.workers,
-                "slots": self.fleet.workers * self.fleet.slots,
+                "workers": self.fleet.crew.workers,
+                "slots": self.fleet.crew.workers * self.fleet.crew.slots,
                 "batch_jobs": load.BATCH_JOBS,
                 "callers": load.CALLERS,
                 "limit_batch_jobs": CYCLE_JOBS,
@@ -107,20 +106,15 @@ class Stage:
         )
 
 
-def stage_of(
-    system: System, progress: Progress, *, workers: int, slots: int = SLOTS, labels: Sequence[Mapping[str, str]] = ({},)
-) -> Stage:
+def stage_of(system: System, progress: Progress, crew: Crew) -> Stage:
     """Return a stage with a queue of its own, whose workers are yet to be started."""
-    fleet = Fleet(system.client, system.address, new_queue(), workers=workers, slots=slots, labels=labels)
-    return Stage(system=system, fleet=fleet, progress=progress)
+    return Stage(system=system, fleet=Fleet(system.client, system.address, new_queue(), crew), progress=progress)
 
 
 @asynccontextmanager
-async def staged(
-    system: System, progress: Progress, *, workers: int, slots: int = SLOTS, labels: Sequence[Mapping[str, str]] = ({},)
-) -> AsyncIterator[Stage]:
+async def staged(system: System, progress: Progress, crew: Crew) -> AsyncIterator[Stage]:
     """Have a stage with workers at work, and all warm."""
-    stage = stage_of(system, progress, workers=workers, slots=slots, labels=labels)
+    stage = stage_of(system, progress, crew)
     async with stage.fleet:
         await stage.fleet.start()
         await stage.run(WARM_UP_JOBS)

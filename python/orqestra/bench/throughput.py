@@ -11,8 +11,9 @@ from orqestra.bench import load
 from orqestra.bench.measure import beside_limit
 from orqestra.bench.progress import Progress
 from orqestra.bench.report import Latencies, Report
-from orqestra.bench.stage import WORKERS, Finding, staged
+from orqestra.bench.stage import Finding, staged
 from orqestra.bench.system import System
+from orqestra.bench.workers import Crew
 
 NAME: Final = "throughput"
 JOBS: Final = 100_000
@@ -23,12 +24,12 @@ class Throughput:
     """The scenario with its choices."""
 
     progress: Progress
+    crew: Crew
     jobs: int = JOBS
-    workers: int = WORKERS
 
     async def __call__(self, system: System) -> Report:
         """Measure the limit, run the load, measure the limit again, then look at every job."""
-        async with staged(system, self.progress, workers=self.workers) as stage:
+        async with staged(system, self.progress, self.crew) as stage:
 
             async def run() -> load.Wait:
                 return await stage.run(self.jobs)

@@ -1,12 +1,13 @@
 """Workers of our own, for a queue of our own: those of a server that runs have other work, and tell no starts."""
 
 import asyncio
+import itertools
 import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -25,24 +26,29 @@ STOP_SECONDS: Final = 10.0
 # All the work is done when they are told to stop.
 DRAIN_SECONDS: Final = 1.0
 ORPHAN_SECONDS: Final = 5
-# A no-op job takes a slot until its end is acknowledged, so these are the jobs on their way.
-SLOTS: Final = 1000
+WORKERS: Final = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crew:
+    """How many workers there are, each with so many slots. Worker number n has the n-th of `labels`, counted round."""
+
+    slots: int
+    workers: int = WORKERS
+    labels: Sequence[Mapping[str, str]] = ({},)
 
 
 @dataclass
 class Fleet:
-    """So many workers, as processes, from `start` to `stop` or the end of the block.
+    """A crew as processes, from `start` to `stop` or the end of the block.
 
-    Worker number n has the n-th of `labels`, counted round. `starts` knows all once `stop` has returned.
+    `starts` knows all once `stop` has returned.
     """
 
     client: Client
     address: str
     queue: str
-    _: KW_ONLY
-    workers: int
-    slots: int = SLOTS
-    labels: Sequence[Mapping[str, str]] = ({},)
+    crew: Crew
     starts: Starts = field(default_factory=Starts)
 
     def __post_init__(self) -> None:
@@ -65,12 +71,13 @@ class Fleet:
 
     async def start(self) -> None:
         """Start them; return once all are connected."""
-        for number in range(self.workers):
+        labels = itertools.cycle(self.crew.labels)
+        for number in range(self.crew.workers):
             name = f"worker-{number + 1}"
             folder = self._log_of(name).parent
             folder.mkdir()
             self._readers.append(Reader(folder / "journal", self.starts))
-            part = Part(self._program(name, folder, self.labels[number % len(self.labels)]), self._log_of(name), None)
+            part = Part(self._program(name, folder, next(labels)), self._log_of(name), None)
             part.start()
             self._parts.append(part)
         async with asyncio.timeout(READY_SECONDS):
@@ -91,7 +98,7 @@ class Fleet:
 
     async def _are_connected(self) -> bool:
         ours = [worker for worker in await self.client.workers() if self.queue in worker.queues]
-        return len(ours) >= self.workers
+        return len(ours) >= self.crew.workers
 
     def _log_of(self, name: str) -> Path:
         return Path(self._directory.name) / name / "log"
@@ -111,7 +118,7 @@ class Fleet:
             argv=(
                 *(sys.executable, *module, str(folder / "journal"), self.queue),
                 # Beside the workers of a server that runs it is told by the name whose it is.
-                *(f"{self.queue}-{name}", str(self.slots), *words),
+                *(f"{self.queue}-{name}", str(self.crew.slots), *words),
             ),
             directory=folder,
             environment={

@@ -21,7 +21,17 @@ from orqestra.bench.mixed import Mixed
 from orqestra.bench.shell import COMMAND, Shell
 from orqestra.bench.single import Single
 from orqestra.bench.throughput import Throughput
-from orqestra.cli.bench_run import JOBS_MAX, Choices, end, place_options, run, run_to_end, workers_option
+from orqestra.cli.bench_run import (
+    JOBS_MAX,
+    Choices,
+    crew_of,
+    end,
+    place_options,
+    run,
+    run_to_end,
+    slots_option,
+    workers_option,
+)
 from orqestra.cli.bench_view import progress_bar
 from orqestra.cli.options import client_options
 from orqestra.model.limits import SLOTS_MAX
@@ -42,16 +52,17 @@ def bench() -> None:
 @bench.command()
 @click.option("--jobs", type=JOBS, default=throughput_scenario.JOBS, show_default=True, help="How many.")
 @workers_option
+@slots_option
 @place_options
 @client_options
-def throughput(*, jobs: int, workers: int, choices: Choices) -> None:
+def throughput(*, jobs: int, workers: int, slots: int | None, choices: Choices) -> None:
     """Run many jobs that do nothing.
 
     They are submitted in batches while workers of the run's own work, beside the raw cycle of Postgres: COPY
     in, claim, complete.
     """
     with progress_bar() as progress:
-        report = run(Throughput(progress=progress, jobs=jobs, workers=workers), choices)
+        report = run(Throughput(progress=progress, jobs=jobs, crew=crew_of(slots, workers)), choices)
     end(report)
 
 
@@ -65,15 +76,16 @@ def throughput(*, jobs: int, workers: int, choices: Choices) -> None:
     help="How many submit at once.",
 )
 @workers_option
+@slots_option
 @place_options
 @client_options
-def single(*, jobs: int, callers: int, workers: int, choices: Choices) -> None:
+def single(*, jobs: int, callers: int, workers: int, slots: int | None, choices: Choices) -> None:
     """Submit one job per call, from many callers.
 
     They share one client. As many jobs are submitted in batches right before and right after.
     """
     with progress_bar() as progress:
-        report = run(Single(progress=progress, jobs=jobs, callers=callers, workers=workers), choices)
+        report = run(Single(progress=progress, jobs=jobs, callers=callers, crew=crew_of(slots, workers)), choices)
     end(report)
 
 
@@ -96,9 +108,12 @@ def single(*, jobs: int, callers: int, workers: int, choices: Choices) -> None:
     help="How many to measure the throughput with of which the loads are parts.",
 )
 @workers_option
+@slots_option
 @place_options
 @client_options
-def latency(*, jobs: int, seconds: float, capacity_jobs: int, workers: int, choices: Choices) -> None:
+def latency(
+    *, jobs: int, seconds: float, capacity_jobs: int, workers: int, slots: int | None, choices: Choices
+) -> None:
     """Measure from the submit to the start.
 
     First on an idle system, one job after the other; then at 30 % and 70 % of the throughput, by a schedule
@@ -106,7 +121,11 @@ def latency(*, jobs: int, seconds: float, capacity_jobs: int, workers: int, choi
     """
     with progress_bar() as progress:
         scenario = Latency(
-            progress=progress, jobs=jobs, workers=workers, load_seconds=seconds, capacity_jobs=capacity_jobs
+            progress=progress,
+            jobs=jobs,
+            crew=crew_of(slots, workers),
+            load_seconds=seconds,
+            capacity_jobs=capacity_jobs,
         )
         report = run(scenario, choices)
     end(report)
@@ -116,44 +135,47 @@ def latency(*, jobs: int, seconds: float, capacity_jobs: int, workers: int, choi
 @click.option("--jobs", type=JOBS, default=backlog_scenario.JOBS, show_default=True, help="How many.")
 @click.option("--compare", type=JOBS, metavar="JOBS", help="Drain backlogs of that size too, and tell the ratio.")
 @workers_option
+@slots_option
 @place_options
 @client_options
-def backlog(*, jobs: int, compare: int | None, workers: int, choices: Choices) -> None:
+def backlog(*, jobs: int, compare: int | None, workers: int, slots: int | None, choices: Choices) -> None:
     """Drain jobs that all wait already.
 
     Workers are started when all are submitted. The clock runs from the first start to the last committed end.
     """
     with progress_bar() as progress:
-        report = run(Backlog(progress=progress, jobs=jobs, compare=compare, workers=workers), choices)
+        report = run(Backlog(progress=progress, jobs=jobs, compare=compare, crew=crew_of(slots, workers)), choices)
     end(report)
 
 
 @bench.command()
 @click.option("--jobs", type=JOBS, default=delayed_scenario.JOBS, show_default=True, help="How many.")
 @workers_option
+@slots_option
 @place_options
 @client_options
-def delayed(*, jobs: int, workers: int, choices: Choices) -> None:
+def delayed(*, jobs: int, workers: int, slots: int | None, choices: Choices) -> None:
     """Measure how late delayed jobs start.
 
     All become due within one second.
     """
     with progress_bar() as progress:
-        report = run(Delayed(progress=progress, jobs=jobs, workers=workers), choices)
+        report = run(Delayed(progress=progress, jobs=jobs, crew=crew_of(slots, workers)), choices)
     end(report)
 
 
 @bench.command()
 @click.option("--jobs", type=JOBS, default=mixed_scenario.JOBS, show_default=True, help="How many.")
+@slots_option
 @place_options
 @client_options
-def mixed(*, jobs: int, choices: Choices) -> None:
+def mixed(*, jobs: int, slots: int | None, choices: Choices) -> None:
     """Run jobs of many kinds.
 
     They have all priorities, some require labels, some are commands, of which some fail and are retried.
     """
     with progress_bar() as progress:
-        report = run(Mixed(progress=progress, jobs=jobs), choices)
+        report = run(Mixed(progress=progress, jobs=jobs, crew=crew_of(slots)), choices)
     end(report)
 
 

@@ -9,13 +9,14 @@ import click
 
 from orqestra.bench.limit import LIMIT_SECONDS, Limits
 from orqestra.bench.report import Report
-from orqestra.bench.stage import WORKERS
 from orqestra.bench.system import Running, Scenario, run_on_our_own, run_on_running
+from orqestra.bench.workers import WORKERS, Crew
 from orqestra.cli.bench_view import print_report
 from orqestra.cli.documents import print_document
 from orqestra.cli.failure import ExitCode, warn
 from orqestra.cli.options import PATIENCE, PATIENCE_SECONDS, SERVER, wants_json
 from orqestra.client import Patience
+from orqestra.model.limits import SLOTS_MAX
 
 JOBS_MAX: Final = 10_000_000
 WORKERS_MAX: Final = 64
@@ -68,6 +69,22 @@ def workers_option(command: Command) -> Command:
         show_default=True,
         help="How many workers are started for it.",
     )(command)
+
+
+def slots_option(command: Command) -> Command:
+    """Add how many slots each of them has."""
+    return click.option(
+        "--slots",
+        type=click.IntRange(1, SLOTS_MAX),
+        help="How many jobs each of them runs at once.  [default: as any worker, WORKER_COUNT, else 4 x CPUs]",
+    )(command)
+
+
+def crew_of(slots: int | None, workers: int = WORKERS) -> Crew:
+    """Return what the two options chose: workers as they come, unless told otherwise."""
+    from orqestra.settings import Settings
+
+    return Crew(slots=slots or Settings.load().worker_slots, workers=workers)
 
 
 def run(scenario: Scenario, choices: Choices, *, workers: int = 0, slots: int | None = None) -> Report | None:
