@@ -31,13 +31,14 @@ CRITERION_HOME=$(CRITERION) cargo bench --quiet --locked --bench matcher --bench
 $(PYTHON) -m tools.benchmark_results .benchmarks/raw.json $(CRITERION)
 $(PYTHON) -m tools.benchmark_compare
 $(PYTHON) -m tools.benchmark_tables
+$(PYTHON) -m benchmarks.bars --render
 endef
 
 # The venv first, because pip looks for maturin on the path.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help setup demo test test-unit test-integration test-property test-e2e test-chaos test-rust lint check \
-	bench bench-full bench-peers chaos chaos-soak \
+	bench bench-full bench-peers bars chaos chaos-soak \
 	proto docs server worker dev-server dev-worker migrate-up migrate-down migrate-version migrate-create \
 	docker-up docker-down docker-logs docker-ps clean
 
@@ -101,6 +102,10 @@ bench-full: setup ## Measure everything there is, larger loads too: some 20 minu
 
 bench-peers: setup ## Measure beside other job queues in one run, about 7 minutes; PEERS="bullmq saq" for some of them
 	$(PYTHON) -m benchmarks.peers $(if $(PEERS),$(addprefix --only ,$(PEERS)),--document)
+	$(PYTHON) -m benchmarks.bars --render
+
+bars: setup ## Measure what has to be reached, 3 rounds in about 12 minutes; BARS="shell delayed" for some, also: flat fleet
+	$(PYTHON) -m benchmarks.bars $(BARS)
 
 chaos: setup ## Run every cell of the chaos matrix and write docs/reliability.md; CELLS=text for some of them
 	$(PYTHON) -m tests.chaos matrix --document --keep .chaos $(if $(CELLS),--only "$(CELLS)")

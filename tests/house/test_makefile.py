@@ -26,6 +26,7 @@ VERBS = (
     "bench",
     "bench-full",
     "bench-peers",
+    "bars",
     "proto",
     "server",
     "worker",

@@ -1,0 +1,19 @@
+"""Of what figures are: the commit that is checked out."""
+
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+def commit() -> dict[str, Any] | None:
+    """Return its id, and whether files differ from it; None where there is no git, or no repository."""
+    try:
+        found = [
+            subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("git", "rev-parse", "HEAD"), ("git", "status", "--porcelain", "--untracked-files=no"))
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"id": found[0], "dirty": bool(found[1])}
