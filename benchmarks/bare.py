@@ -1,9 +1,9 @@
-"""What Postgres does with a job at least: three statements on a table with a primary key and nothing else.
+"""What each step of a job takes at least: one statement on a table with a primary key and nothing else.
 
-The same words in the same order as in `benchmarks/test_store.py`, for a batch each.
+The same words in the same order as in `benchmarks/test_store.py`, for a batch each. What any queue takes for all
+of them together is the raw cycle, `orqestra.bench.cycle`.
 """
 
-import asyncio
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,6 @@ import asyncpg
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-BATCH: Final = 1000
-CONNECTIONS: Final = 2
 COLUMNS: Final = ("id", "queue", "payload", "state")
 TABLE: Final = """
 DROP TABLE IF EXISTS bare;
@@ -74,18 +72,3 @@ class Bare:
 async def make_table(connection: Sql) -> None:
     """Make the table anew."""
     await connection.execute(TABLE)
-
-
-async def cycle(connections: Sequence[Sql], jobs: int) -> None:
-    """Store, start and end so many jobs on a new table, in batches, some on each connection at once."""
-    await make_table(connections[0])
-    numbers = itertools.count(1)
-    batches = [min(BATCH, jobs - at) for at in range(0, jobs, BATCH)]
-
-    async def work(side: Bare) -> None:
-        while batches:
-            await side.settle(await side.claim(await side.submit(batches.pop())))
-
-    await asyncio.gather(*(work(Bare(connection=each, numbers=numbers)) for each in connections))
-    found = await connections[0].fetchval("SELECT count(*) FROM bare WHERE state = 'completed'")
-    assert found == jobs

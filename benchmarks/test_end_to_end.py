@@ -2,7 +2,7 @@
 
 All processes and this client share the machine. A job counts once its end is committed in Postgres; a
 run in which one is lost or ends otherwise fails. Beside it is what the same machine can do at best with as many
-jobs: the three statements on a bare table, and commands started by two bare threads.
+jobs: the raw cycle of Postgres, and commands started by two bare threads.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ import asyncpg
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.bare import CONNECTIONS, Sql, cycle
-from benchmarks.measuring import Beside, Load, compare, measure, timed
+from benchmarks.bare import Sql
+from benchmarks.measuring import Beside, Load, compare, measure
 from orqestra._dispatch import spawn_limit
+from orqestra.bench.limit import raw_cycle
 from orqestra.client import Client
 from orqestra.embedded.stack import Stack
 from orqestra.model.job import JobSpec
@@ -45,12 +46,12 @@ TRUE: Final = JobSpec(type="shell", payload=b'{"command": "true"}')
 
 @dataclass(frozen=True)
 class System:
-    """A running system, a client of it, a look into its database, and connections to a bare one beside it."""
+    """A running system, a client of it, a look into its database, and where the raw cycle is measured."""
 
     runner: asyncio.Runner
     client: Client
     database: Sql
-    bare: tuple[Sql, ...]
+    limit_url: str
 
     def run(self, spec: JobSpec, jobs: int) -> None:
         """Submit jobs in batches from a few callers at once and wait until all have ended well."""
@@ -60,9 +61,9 @@ class System:
         """Submit one job at a time to the idle system; return the times until the client sees its end."""
         return self.runner.run(self._latencies(jobs))
 
-    def run_bare(self, jobs: int) -> None:
-        """Store, start and end as many on the bare table."""
-        self.runner.run(cycle(self.bare, jobs))
+    def cycle_seconds(self, jobs: int) -> float:
+        """Return how long as many take in the raw cycle."""
+        return jobs / self.runner.run(raw_cycle(self.limit_url, LIMIT_SECONDS)).jobs_per_s
 
     async def _run(self, spec: JobSpec, jobs: int) -> None:
         last_id = await self._last_id()
@@ -105,13 +106,11 @@ def system() -> Iterator[System]:
         runner.run(stack.start())
         client = Client(stack.grpc_addr)
         database = runner.run(asyncpg.connect(stack.db_url))
-        runner.run(database.execute("CREATE DATABASE bare"))
-        bare = tuple(runner.run(asyncpg.connect(stack.postgres.url("bare"))) for _ in range(CONNECTIONS))
+        limit_url = stack.postgres.url("postgres")
         try:
-            yield System(runner=runner, client=client, database=database, bare=bare)
+            yield System(runner=runner, client=client, database=database, limit_url=limit_url)
         finally:
-            for connection in (database, *bare):
-                runner.run(connection.close())
+            runner.run(database.close())
             runner.run(client.close())
             runner.run(stack.stop())
 
@@ -147,7 +146,7 @@ def test_latency(benchmark: BenchmarkFixture, system: System) -> None:
 
 
 def compare_noop(benchmark: BenchmarkFixture, system: System, jobs: int) -> None:
-    beside = Beside(what="bare Postgres cycle", seconds=lambda: timed(lambda: system.run_bare(jobs)))
+    beside = Beside(what="raw Postgres cycle", seconds=lambda: system.cycle_seconds(jobs))
     compare(benchmark, Load(unit="jobs", count=jobs, rounds=ROUNDS), beside, lambda: system.run(NOOP, jobs))
 
 
