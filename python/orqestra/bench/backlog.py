@@ -15,7 +15,7 @@ from orqestra.bench.audit import Outcome
 from orqestra.bench.measure import beside_limit
 from orqestra.bench.progress import Progress
 from orqestra.bench.report import Figure, Latencies, Report
-from orqestra.bench.stage import Finding, Stage, stage_of, staged
+from orqestra.bench.stage import Finding, Stage, staged, unstaffed
 from orqestra.bench.system import System
 from orqestra.bench.workers import Crew
 
@@ -39,8 +39,7 @@ class Backlog:
         async with staged(system, self.progress, self.crew) as warm:
             await warm.fleet.stop()
         compared = await self._compare(system)
-        stage = stage_of(system, self.progress, self.crew)
-        async with stage.fleet:
+        async with unstaffed(system, self.progress, self.crew) as stage:
             began_at = time.monotonic()
             ids = await load.submit(system.wire, stage.noops(self.jobs))
             enqueue_jobs_per_s = self.jobs / (time.monotonic() - began_at)
@@ -66,8 +65,7 @@ class Backlog:
         """Drain backlogs of the size to compare with, each with workers of its own."""
         outcomes: list[Outcome] = []
         for _ in range(COMPARE_ROUNDS if self.compare else 0):
-            stage = stage_of(system, self.progress, self.crew)
-            async with stage.fleet:
+            async with unstaffed(system, self.progress, self.crew) as stage:
                 ids = await load.submit(system.wire, stage.noops(self.compare or 0))
                 wait = await _drain(stage, ids)
                 await stage.fleet.stop()

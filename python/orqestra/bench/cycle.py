@@ -98,6 +98,9 @@ def main() -> int:
             jobs, seconds = runner.run(measure(os.environ["DB_URL"], float(sys.argv[1])))
         except KeyboardInterrupt:
             return INTERRUPTED
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            sys.stderr.write(f"{' '.join(str(error).split()) or type(error).__name__}\n")
+            return 1
     sys.stdout.write(json.dumps({"jobs": jobs, "seconds": seconds}) + "\n")
     return 0
 

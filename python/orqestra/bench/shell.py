@@ -14,9 +14,9 @@ from orqestra.bench.machine import machine, versions
 from orqestra.bench.measure import beside_limit
 from orqestra.bench.progress import Progress
 from orqestra.bench.report import Latencies, Report
-from orqestra.bench.system import System
+from orqestra.bench.system import System, new_name
 from orqestra.bench.wire import entry
-from orqestra.client import JobSpec, shell_payload
+from orqestra.client import JobFilter, JobSpec, shell_payload
 
 NAME: Final = "shell"
 JOBS: Final = 10_000
@@ -35,7 +35,8 @@ class Shell:
         """Measure the limit, run the load, measure the limit again, then look at every job."""
         argv = ("sh", "-c", self.command)
         settings = await self._settings(system)
-        spec = JobSpec(payload=shell_payload(self.command), tags=(load.TAG,))
+        own = new_name()
+        spec = JobSpec(payload=shell_payload(self.command), tags=(load.TAG, own))
         batches = load.batches(entry(spec), self.jobs)
 
         async def run() -> load.Wait:
@@ -44,7 +45,8 @@ class Shell:
         async def commands_per_s() -> float:
             return await limit.commands_per_s(argv, system.limits.seconds)
 
-        measured = await beside_limit(commands_per_s, lambda: system.roots, run)
+        async with system.leaving_none(JobFilter(tags=(own,))):
+            measured = await beside_limit(commands_per_s, lambda: system.roots, run)
         assert measured.limits_per_s is not None
         [outcome] = await audit.look(system.source, [measured.result], self.progress)
         return Report(

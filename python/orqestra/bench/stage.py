@@ -18,10 +18,10 @@ from orqestra.bench.measure import Measured
 from orqestra.bench.processes import Root
 from orqestra.bench.progress import Progress
 from orqestra.bench.report import Figure, Latencies, Report, Verdict
-from orqestra.bench.system import System, new_queue
+from orqestra.bench.system import System, new_name
 from orqestra.bench.wire import entry
 from orqestra.bench.workers import Crew, Fleet
-from orqestra.client import JobSpec, JobType
+from orqestra.client import JobFilter, JobSpec, JobType
 
 # Before the clock runs: connections, statements and code are used once.
 WARM_UP_JOBS: Final = 2000
@@ -106,16 +106,18 @@ class Stage:
         )
 
 
-def stage_of(system: System, progress: Progress, crew: Crew) -> Stage:
-    """Return a stage with a queue of its own, whose workers are yet to be started."""
-    return Stage(system=system, fleet=Fleet(system.client, system.address, new_queue(), crew), progress=progress)
+@asynccontextmanager
+async def unstaffed(system: System, progress: Progress, crew: Crew) -> AsyncIterator[Stage]:
+    """Have a stage with a queue of its own, whose workers are yet to be started."""
+    fleet = Fleet(system.client, system.address, new_name(), crew)
+    async with system.leaving_none(JobFilter(queue=fleet.queue)), fleet:
+        yield Stage(system=system, fleet=fleet, progress=progress)
 
 
 @asynccontextmanager
 async def staged(system: System, progress: Progress, crew: Crew) -> AsyncIterator[Stage]:
     """Have a stage with workers at work, and all warm."""
-    stage = stage_of(system, progress, crew)
-    async with stage.fleet:
+    async with unstaffed(system, progress, crew) as stage:
         await stage.fleet.start()
         await stage.run(WARM_UP_JOBS)
         yield stage

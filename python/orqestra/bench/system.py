@@ -3,17 +3,18 @@
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orqestra.bench.audit import Source
+from orqestra.bench.leaving import leaving_none
 from orqestra.bench.limit import Limits
 from orqestra.bench.machine import version_of
 from orqestra.bench.processes import Root
 from orqestra.bench.report import Report
 from orqestra.bench.wire import Wire
-from orqestra.client import Client, Patience
+from orqestra.client import Client, JobFilter, Patience
 from orqestra.embedded import postgres, redis
 from orqestra.embedded.foreground import run_until_signal
 from orqestra.embedded.stack import Stack
@@ -44,6 +45,10 @@ class System:
         """Where to read jobs after a load."""
         return self.wire if self.database_url is None else self.database_url
 
+    def leaving_none(self, where: JobFilter) -> AbstractAsyncContextManager[None]:
+        """Return a block that leaves no jobs of `where` behind if it is cut off; our own system goes with them."""
+        return nullcontext() if self.is_ours else leaving_none(self.client, where)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
@@ -57,8 +62,8 @@ class Running:
 Scenario = Callable[[System], Awaitable[Report]]
 
 
-def new_queue() -> str:
-    """Return the name of a queue that nobody else has."""
+def new_name() -> str:
+    """Return a name for a queue or a tag that nobody else has."""
     return f"bench-{secrets.token_hex(4)}"
 
 

@@ -80,12 +80,15 @@ class Fleet:
             part = Part(self._program(name, folder, next(labels)), self._log_of(name), None)
             part.start()
             self._parts.append(part)
-        async with asyncio.timeout(READY_SECONDS):
-            while not await self._are_connected():
-                for part in self._parts:
-                    part.check_alive()
-                # A server tells nobody that a worker has come.
-                await asyncio.sleep(POLL_SECONDS)
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while not await self._are_connected():
+                    for part in self._parts:
+                        part.check_alive()
+                    # A server tells nobody that a worker has come.
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise StartFailed(f"the workers are not connected after {READY_SECONDS:.0f} s") from None
 
     async def stop(self) -> None:
         """Have them end, and read the last of what they tell."""

@@ -111,8 +111,17 @@ def run_to_end(work: Coroutine[None, None, Report | None]) -> Report | None:
     from orqestra import log
 
     log.configure("warning", "text")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+    failed: BaseException
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    except BaseExceptionGroup as failures:
+        # Callers that submit at once fail at once, of the same.
+        failed = failures
+    while isinstance(failed, BaseExceptionGroup):
+        failed = failed.exceptions[0]
+    # Not from within: Python 3.11.2, which Debian has, would wrap it in a group again.
+    raise failed
 
 
 def end(report: Report | None) -> None:

@@ -34,7 +34,8 @@ async def run_in_foreground(stack: Stack, when_ready: Callable[[], None]) -> Non
 async def run_until_signal(stack: Stack | None, work: Coroutine[None, None, Result]) -> Result | None:
     """Do work that starts the stack, if one is named, and uses it; then stop it. None if a signal ended the work.
 
-    The first SIGINT, SIGTERM or SIGHUP stops it in order, a second one kills it. Raises what the work
+    The first SIGINT, SIGTERM or SIGHUP stops it in order, a second one kills it; without a stack it cancels the
+    work once more, which may be cleaning up. Raises what the work
     raises. In any case nothing of the stack is left running.
     """
     task = asyncio.create_task(work)
@@ -42,7 +43,9 @@ async def run_until_signal(stack: Stack | None, work: Coroutine[None, None, Resu
     def on_signal(number: signal.Signals) -> None:
         if task.done() or task.cancelling():
             log.warning("a second signal: ending everything now", signal=number.name)
-            if stack is not None:
+            if stack is None:
+                task.cancel()
+            else:
                 stack.kill()
         else:
             log.info("stopping; once more to end it at once", signal=number.name)
