@@ -21,6 +21,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.bare import Sql
 from benchmarks.measuring import Beside, Load, compare, measure
 from orqestra._dispatch import spawn_limit
+from orqestra.bench import load
 from orqestra.bench.limit import raw_cycle
 from orqestra.client import Client
 from orqestra.embedded.stack import Stack
@@ -32,8 +33,6 @@ MANY_NOOP_JOBS: Final = 200_000
 MANY_SHELL_JOBS: Final = 10_000
 LATENCY_JOBS: Final = 200
 ROUNDS: Final = 3
-BATCH: Final = 1000
-CALLERS: Final = 4
 RUN_SECONDS: Final = 120
 # Counting costs the system time, the more the more there is to count.
 POLL_SECONDS_PER_JOB: Final = 1e-6
@@ -67,13 +66,7 @@ class System:
 
     async def _run(self, spec: JobSpec, jobs: int) -> None:
         last_id = await self._last_id()
-        batches = [[spec] * min(BATCH, jobs - at) for at in range(0, jobs, BATCH)]
-
-        async def call() -> None:
-            while batches:
-                await self.client.submit_many(batches.pop())
-
-        await asyncio.gather(*(call() for _ in range(CALLERS)))
+        await load.submit(self.client.submit_many, load.batches([spec], jobs))
         async with asyncio.timeout(RUN_SECONDS):
             while await self._completed(last_id) < jobs:
                 await asyncio.sleep(POLL_SECONDS_PER_JOB * jobs)
@@ -139,8 +132,8 @@ def test_many_shell_jobs(benchmark: BenchmarkFixture, system: System) -> None:
 
 @pytest.mark.benchmark(group="submit to end, idle")
 def test_latency(benchmark: BenchmarkFixture, system: System) -> None:
-    load = Load(unit="jobs", count=LATENCY_JOBS, rounds=1)
-    latencies = measure(benchmark, load, lambda: system.latencies_ms(LATENCY_JOBS))
+    latency = Load(unit="jobs", count=LATENCY_JOBS, rounds=1)
+    latencies = measure(benchmark, latency, lambda: system.latencies_ms(LATENCY_JOBS))
     cuts = quantiles(latencies, n=100)
     benchmark.extra_info |= {"p50_ms": round(cuts[49], 2), "p99_ms": round(cuts[98], 2)}
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import asyncpg
 
 from benchmarks.flat.report import Round
+from orqestra.bench import load
 from orqestra.bench.processes import Accounts, Root, look, usages
 from orqestra.client import Client, JobSpec
 from orqestra.embedded.stack import Stack
 
 WORKERS = 2
-BATCH_JOBS = 1000
-CALLERS = 4
 NOOP = JobSpec(type="noop")
 STOP_SECONDS = 6.0
 # From one end that is waited for to the next one.
@@ -75,7 +74,7 @@ class Rig:
             await self.tidy()
         return rounds
 
-    async def let_wait(self, jobs: int) -> list[int]:
+    async def let_wait(self, jobs: int) -> Sequence[int]:
         """Send the workers away and submit jobs; return their ids."""
         await asyncio.gather(*(self.stack.worker(index).stop(STOP_SECONDS) for index in range(WORKERS)))
         return await self.submit(jobs)
@@ -87,17 +86,9 @@ class Rig:
         seconds = await self._until_ended(ids, "drain_seconds")
         return self._round(ids, seconds, before, await self._logged() - logged, burdened=burdened)
 
-    async def submit(self, jobs: int) -> list[int]:
+    async def submit(self, jobs: int) -> Sequence[int]:
         """Submit no-op jobs from a few callers at once; return their ids in ascending order."""
-        batches = [min(BATCH_JOBS, jobs - at) for at in range(0, jobs, BATCH_JOBS)]
-        ids: list[int] = []
-
-        async def call() -> None:
-            while batches:
-                ids.extend(await self.client.submit_many([NOOP] * batches.pop()))
-
-        await asyncio.gather(*(call() for _ in range(CALLERS)))
-        return sorted(ids)
+        return await load.submit(self.client.submit_many, load.batches([NOOP], jobs))
 
     async def add_finished(self, rows: int, days_ago: float) -> int:
         """Add jobs that ended so many days ago, as if they had long been there; return the id of the last one."""

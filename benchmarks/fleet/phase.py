@@ -12,7 +12,7 @@ import psutil
 from benchmarks.bare import Sql
 from benchmarks.fleet.crowd import Crowd
 from benchmarks.fleet.figures import Cost, Figures
-from orqestra.bench import processes
+from orqestra.bench import load, processes
 from orqestra.bench.processes import Root
 from orqestra.bench.report import Latencies
 from orqestra.client import Client
@@ -20,8 +20,6 @@ from orqestra.embedded.stack import Stack
 from orqestra.model.job import JobSpec
 
 NOOP: Final = JobSpec(type="noop")
-BATCH_JOBS: Final = 1000
-CALLERS: Final = 4
 SERVER_STOP_SECONDS: Final = 6.0
 LOAD_SECONDS: Final = 300.0
 POLL_SECONDS: Final = 0.05
@@ -67,7 +65,7 @@ class Phase:
             trickle = self._plan.rate_per_s * round(self._plan.rate_seconds)
             latency_cost = await self._cost(trickle, lambda: self._trickle(trickle))
             latencies = Latencies.of((await crowd.seen()).latencies_s)
-            load = await self._cost(self._plan.jobs, lambda: self._load(self._plan.jobs))
+            loaded = await self._cost(self._plan.jobs, lambda: self._load(self._plan.jobs))
             seen = await crowd.seen()
             assert latencies is not None
             return Figures(
@@ -80,7 +78,7 @@ class Phase:
                 idle=idle,
                 latencies=latencies,
                 latency_cost=latency_cost,
-                load=load,
+                load=loaded,
                 load_messages=seen.messages,
                 open_at_end=seen.open,
             )
@@ -100,13 +98,7 @@ class Phase:
     async def _load(self, jobs: int) -> None:
         """Submit in batches from a few callers at once and wait for all ends."""
         last = await self._last_id()
-        batches = [min(BATCH_JOBS, jobs - at) for at in range(0, jobs, BATCH_JOBS)]
-
-        async def call() -> None:
-            while batches:
-                await self._client.submit_many([NOOP] * batches.pop())
-
-        await asyncio.gather(*(call() for _ in range(CALLERS)))
+        await load.submit(self._client.submit_many, load.batches([NOOP], jobs))
         await self._until_completed(last, jobs)
 
     async def _until_completed(self, after: int, jobs: int) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,12 @@ from benchmarks.peers.contest import (
     RoundFailed,
 )
 from benchmarks.peers.report import Figures
+from orqestra.bench import load
 from orqestra.client import Client, JobSpec, JobType
 from orqestra.embedded.stack import Stack
 
-JOBS: Final = 20_000
-BATCH_JOBS: Final = 1000
-CALLERS: Final = 4
+# As many as the fastest peer gets: a run of less than a second says little.
+JOBS: Final = 100_000
 # About what the fastest peers take to a worker at once.
 MANY_SLOTS: Final = 500
 NOOP: Final = JobSpec(type=JobType.NOOP, payload=json.dumps({"data": "x" * PAYLOAD_BYTES}).encode())
@@ -66,19 +66,10 @@ class Round:
         await asyncio.gather(*(self.stack.start_worker(index) for index in range(WORKERS)))
         return await self._all_ended(ids)
 
-    async def _submit(self, jobs: int) -> list[int]:
-        """Submit from a few callers at once; return the ids in ascending order."""
-        left = [min(BATCH_JOBS, jobs - at) for at in range(0, jobs, BATCH_JOBS)]
-        ids: list[int] = []
+    async def _submit(self, jobs: int) -> Sequence[int]:
+        return await load.submit(self.client.submit_many, load.batches([NOOP], jobs))
 
-        async def call() -> None:
-            while left:
-                ids.extend(await self.client.submit_many([NOOP] * left.pop()))
-
-        await asyncio.gather(*(call() for _ in range(CALLERS)))
-        return sorted(ids)
-
-    async def _all_ended(self, ids: list[int]) -> float:
+    async def _all_ended(self, ids: Sequence[int]) -> float:
         """Wait until all jobs, the newest there are, have ended; return the seconds from the first start to it."""
         try:
             async with asyncio.timeout(STALL_SECONDS):

@@ -15,6 +15,7 @@ from benchmarks.peers.contest import RoundFailed
 from benchmarks.peers.environment import NotInstalled, install
 from benchmarks.peers.peer import Entrant, Peer, entrants
 from benchmarks.peers.report import Figures, Line
+from orqestra.bench import load
 from orqestra.model.errors import OrqestraError
 
 # What may befall a round; the others go on.
@@ -80,7 +81,7 @@ def _theirs(peers: Sequence[Peer], reasons: dict[str, str | None], cache: Path) 
 
 def _ourselves() -> Iterator[Contestant]:
     """Yield what is compared, all settings as they are by default, and workers that may take as much as peers' do."""
-    submits = "submit_many by 1000 from 4 callers"
+    submits = f"submit_many by {load.BATCH_JOBS} from {load.CALLERS} callers"
     line = Line(
         name="Orqestra",
         version=orqestra.__version__,

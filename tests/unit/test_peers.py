@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from benchmarks.peers import page, report
+from benchmarks.peers import ours, page, report
 from benchmarks.peers.__main__ import chosen
 from benchmarks.peers.contest import RoundFailed, began_at
 from benchmarks.peers.counts import Counts
@@ -20,6 +20,7 @@ from benchmarks.peers.peer import PROGRAMS, Peer, StoreKind, all_peers, entrants
 from benchmarks.peers.report import Figures, Line
 from benchmarks.peers.runner import line_of
 from benchmarks.peers.store import libpq_variables
+from orqestra.bench import load
 
 PEERS = all_peers()
 MACHINE = {"cpus": 2, "versions": {}}
@@ -70,6 +71,16 @@ def test_peers_on_redis_compete_a_second_time_with_one_that_syncs() -> None:
     assert not found["BullMQ"]
     assert found["BullMQ, AOF always"]
     assert len(found) == 2 * len(PEERS) - sum(peer.store is StoreKind.POSTGRES for peer in PEERS)
+
+
+def test_the_fastest_peer_gets_as_many_jobs_as_we() -> None:
+    assert {peer.key: peer.jobs for peer in PEERS}["graphile_worker"] == max(peer.jobs for peer in PEERS) == ours.JOBS
+
+
+def test_peers_submit_from_as_many_callers_as_we() -> None:
+    callers = {match[1] for peer in PEERS if (match := re.search(r"from (\d+) callers", peer.settings))}
+
+    assert callers == {str(load.CALLERS)}
 
 
 def test_a_package_without_its_version_is_refused(tmp_path: Path) -> None:

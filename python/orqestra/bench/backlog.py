@@ -41,7 +41,7 @@ class Backlog:
         compared = await self._compare(system)
         async with unstaffed(system, self.progress, self.crew) as stage:
             began_at = time.monotonic()
-            ids = await load.submit(system.wire, stage.noops(self.jobs))
+            ids = await load.submit(system.wire.submit, stage.noops(self.jobs))
             enqueue_jobs_per_s = self.jobs / (time.monotonic() - began_at)
 
             async def run() -> load.Wait:
@@ -66,7 +66,7 @@ class Backlog:
         outcomes: list[Outcome] = []
         for _ in range(COMPARE_ROUNDS if self.compare else 0):
             async with unstaffed(system, self.progress, self.crew) as stage:
-                ids = await load.submit(system.wire, stage.noops(self.compare or 0))
+                ids = await load.submit(system.wire.submit, stage.noops(self.compare or 0))
                 wait = await _drain(stage, ids)
                 await stage.fleet.stop()
                 outcomes += await stage.look([wait])

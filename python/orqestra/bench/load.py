@@ -10,24 +10,28 @@ those two ends, by the clock of Postgres that stamped both, is added.
 import asyncio
 import time
 from array import array
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Final
+from typing import Final, TypeVar
 
 from orqestra.bench.progress import Progress
 from orqestra.bench.wire import Wire
-from orqestra.client import Client, JobFilter
+from orqestra.client import Client, JobFilter, JobSpec
 from orqestra.model import limits
 from orqestra.model.lifecycle import TERMINAL, State
 
 BATCH_JOBS: Final = 1000
-CALLERS: Final = 3
+# As many as the peers have that `benchmarks.peers` measures.
+CALLERS: Final = 4
 MARKS: Final = 20
 # From one mark to the next. Who waits longer has lost jobs, or commands that belong in no benchmark.
 STALL_SECONDS: Final = 120.0
 # What is ours in a list of jobs.
 TAG: Final = "bench"
+
+# Jobs as a call takes them: encoded for `Wire`, or for the client library.
+Batch = TypeVar("Batch", bytes, list[JobSpec])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +48,8 @@ class Wait:
         return self.ids[-1]
 
 
-def batches(entry: bytes, jobs: int) -> Iterator[bytes]:
-    """Yield so many equal jobs in batches, each encoded once."""
+def batches(entry: Batch, jobs: int) -> Iterator[Batch]:
+    """Yield so many equal jobs in batches: of an encoded one, or of the only one in a list."""
     whole = entry * min(jobs, BATCH_JOBS)
     yield from repeat(whole, jobs // BATCH_JOBS)
     if jobs % BATCH_JOBS:
@@ -55,18 +59,18 @@ def batches(entry: bytes, jobs: int) -> Iterator[bytes]:
 async def run(client: Client, wire: Wire, jobs: Iterable[bytes], progress: Progress) -> Wait:
     """Submit batches of jobs and return after the last one's end, or once nothing more happens."""
     began_at = time.monotonic()
-    ids = await submit(wire, jobs)
+    ids = await submit(wire.submit, jobs)
     return Wait(ids=ids, began_at=began_at, heard_at=await wait(client, ids, progress))
 
 
-async def submit(wire: Wire, jobs: Iterable[bytes]) -> Sequence[int]:
-    """Submit batches from a few callers at once; return the ids in ascending order."""
+async def submit(send: Callable[[Batch], Awaitable[Sequence[int]]], jobs: Iterable[Batch]) -> Sequence[int]:
+    """Submit batches from a few callers at once by `Wire.submit` or `Client.submit_many`; return the ids, ascending."""
     left = iter(jobs)
     ids = array("q")
 
     async def call() -> None:
         for batch in left:
-            ids.extend(await wire.submit(batch))
+            ids.extend(await send(batch))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(CALLERS):
