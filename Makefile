@@ -27,7 +27,7 @@ CRITERION := $(CURDIR)/.benchmarks/criterion
 define measure
 rm -rf $(CRITERION) && mkdir -p .benchmarks
 $(PYTEST) benchmarks --benchmark-enable --benchmark-json=.benchmarks/raw.json $(1)
-CRITERION_HOME=$(CRITERION) cargo bench --quiet --locked --bench matcher --bench outbox --bench backoff -- --quick
+CRITERION_HOME=$(CRITERION) cargo bench --quiet --locked --bench matcher --bench outbox --bench backoff --bench wire -- --quick
 $(PYTHON) -m tools.benchmark_results .benchmarks/raw.json $(CRITERION)
 $(PYTHON) -m tools.benchmark_compare
 $(PYTHON) -m tools.benchmark_tables
@@ -97,7 +97,7 @@ check: lint test ## Do exactly what CI does
 bench: setup ## Measure for minutes, keep the figures in benchmarks/results/, write the tables, compare the ratios
 	$(call measure,--timeout=300)
 
-bench-full: setup ## Measure everything there is, larger loads too: some 20 minutes
+bench-full: setup ## Measure that with larger loads too: some 20 minutes
 	$(call measure,--timeout=1200 --full)
 
 bench-peers: setup ## Measure beside other job queues in one run, about 7 minutes; PEERS="bullmq saq" for some of them
