@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+SHOWN_CHARS: Final = 12
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -17,3 +18,10 @@ def commit() -> dict[str, Any] | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"id": found[0], "dirty": bool(found[1])}
+
+
+def told(commit: dict[str, Any] | None) -> str:
+    """Return it for people: `commit 0123456789ab, with changes`; empty for None."""
+    if commit is None:
+        return ""
+    return f"commit {commit['id'][:SHOWN_CHARS]}{', with changes' if commit['dirty'] else ''}"

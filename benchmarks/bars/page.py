@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.bars.bar import BARS, MICRO, PEERS, RUNS, Bar, Document
+from benchmarks.commit import told
 from benchmarks.peers import page as peers_page
 from tools import benchmark_tables
 
@@ -15,7 +16,6 @@ RESULTS: Final = BENCHMARKS / "results" / "bars"
 BEGIN: Final = "<!-- bars: written by python -m benchmarks.bars -->"
 END: Final = "<!-- end of bars -->"
 HEAD: Final = ("bar", "at least", "aim", "seen", "holds")
-COMMIT_CHARS: Final = 12
 
 # What is kept of each run: its file, and what is in it.
 Kept = Mapping[str, tuple[Path, Document]]
@@ -73,8 +73,7 @@ def _figure(bar: Bar, number: float) -> str:
 
 
 def _setting(document: Document) -> str:
-    rounds, machine, commit = document["rounds"], document["rounds"][0]["machine"], document["commit"]
+    rounds, machine = document["rounds"], document["rounds"][0]["machine"]
     times = "one round" if len(rounds) == 1 else f"median of {len(rounds)} rounds"
-    changed = ", with changes" if commit and commit["dirty"] else ""
-    at = f", commit {commit['id'][:COMMIT_CHARS]}{changed}" if commit else ""
-    return f", {times}{at}, on {machine['cpus']} CPUs ({machine['cpu']}, {machine['system']})"
+    where = f"on {machine['cpus']} CPUs ({machine['cpu']}, {machine['system']})"
+    return "".join(f", {part}" for part in (times, told(document["commit"]), where) if part)

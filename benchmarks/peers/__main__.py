@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from benchmarks.commit import commit
 from benchmarks.peers import page, report
 from benchmarks.peers.peer import Peer, all_peers
 from benchmarks.peers.runner import compete
@@ -31,7 +32,7 @@ def main(*, only: tuple[str, ...], rounds: int, json_file: Path | None, document
     began = time.monotonic()
     lines = asyncio.run(until_signal(peers, rounds))
     result = report.document(lines, {**machine(), "versions": {**versions(), **store_versions()}})
-    result |= {"rounds": rounds, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    result |= {"rounds": rounds, "commit": commit(), "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
     say(f"{time.monotonic() - began:.0f} s in all\n")
     print(report.table(result), flush=True)
     if json_file is not None:

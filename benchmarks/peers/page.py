@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.commit import told
 from benchmarks.peers.report import table
 
 BENCHMARKS: Final = Path(__file__).resolve().parent.parent
@@ -40,7 +41,10 @@ def write() -> None:
 def _setting(document: dict[str, Any], name: str) -> str:
     machine = document["machine"]
     versions = ", ".join(f"{program} {version}" for program, version in machine["versions"].items())
+    # The oldest that is kept does not say.
+    commit = told(document.get("commit"))
     return (
-        f"[{name}](results/peers/{name}): median of {document['rounds']} rounds on {machine['cpus']} CPUs "
+        f"[{name}](results/peers/{name}): {commit + ', ' if commit else ''}median of {document['rounds']} rounds on "
+        f"{machine['cpus']} CPUs "
         f"({machine['cpu']}, {machine['system']}). {versions}.\n"
     )

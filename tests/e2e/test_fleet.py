@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 
+from tests.support.processes import gone
+
 SECONDS = 60
+STOP_SECONDS = 15.0
 STREAMS = 3
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,8 +24,16 @@ async def test_a_few_streams_are_measured(tmp_path: Path) -> None:
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(SECONDS):
-        out, _ = await process.communicate()
+    try:
+        async with asyncio.timeout(SECONDS):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            # So that it still ends what it has started.
+            process.send_signal(signal.SIGINT)
+            if not await gone(process.pid, STOP_SECONDS):
+                process.kill()
+            await process.wait()
 
     assert process.returncode == 0
     assert "a stream adds" in out.decode()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import commit
 from benchmarks.bars import page
 from benchmarks.bars.bar import BARS, RUNS, STREAMS
 from tests.house.test_benchmarks import PATH, texts
@@ -98,6 +99,7 @@ def test_the_matcher_is_a_rate_and_a_ratio_to_its_twin() -> None:
 def test_the_sources_are_named_with_what_they_are_of() -> None:
     document = {"commit": {"id": "0123456789abcdef", "dirty": True}, "rounds": [{"machine": MACHINE}] * 3}
 
+    assert commit.told(None) == ""
     assert page.sources({"latency": (FILE, document)}) == (
         "- latency: [latency.json](results/bars/latency.json), median of 3 rounds, commit 0123456789ab, with changes, "
         "on 2 CPUs (A CPU, Linux)\n"

@@ -24,6 +24,7 @@ from orqestra.bench import load
 
 PEERS = all_peers()
 MACHINE = {"cpus": 2, "versions": {}}
+COMMIT = {"id": "0123456789abcdef", "dirty": False}
 
 
 def line(name: str, *seconds: float | None, jobs: int = 1000, durable: bool = True, is_ours: bool = False) -> Line:
@@ -200,12 +201,13 @@ def test_the_page_has_the_table_between_its_markers(tmp_path: Path) -> None:
     machine = {"cpus": 2, "cpu": "A CPU", "system": "Linux", "versions": {"postgres": "18.4"}}
     lines = [line("Orqestra", 0.1, is_ours=True), line("theirs", 0.2)]
     results = tmp_path / "20300131T183000Z.json"
-    results.write_text(json.dumps(report.document(lines, machine) | {"rounds": 1}))
+    results.write_text(json.dumps(report.document(lines, machine) | {"rounds": 1, "commit": COMMIT}))
 
     written = page.page(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", results)
 
     assert written.startswith(
-        f"before\n{page.BEGIN}\n\n[20300131T183000Z.json](results/peers/20300131T183000Z.json): median"
+        f"before\n{page.BEGIN}\n\n[20300131T183000Z.json](results/peers/20300131T183000Z.json): "
+        "commit 0123456789ab, median of 1 rounds on 2 CPUs"
     )
     assert "| theirs | 1.2.3 | postgres | yes | 1,000 | 5,000 | 10,000 | 2.0 x |\n" in written
     assert written.endswith(f"\n{page.END}\nafter\n")
