@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from orqestra.client import Client, JobFilter
+from orqestra.bench import load
+from orqestra.bench.delayed import CLOCK_SECONDS
+from orqestra.bench.open_loop import Schedule, submit_on_schedule
+from orqestra.bench.wire import Wire, entry
+from orqestra.client import Client, JobFilter, JobSpec, JobType
 from orqestra.embedded.stack import Stack
 from orqestra.model.lifecycle import TERMINAL, State
 from orqestra.settings import Settings
@@ -143,7 +148,9 @@ async def test_workers_have_the_slots_that_were_chosen(bench: Bench) -> None:
 async def test_single(bench: Bench) -> None:
     document = await bench.document("single", "--jobs", "500", "--callers", "16", "--workers", "1")
 
-    assert document["settings"]["callers"] == 16
+    settings = document["settings"]
+    assert (settings["callers"], settings["batch_jobs"]) == (16, 1)
+    assert (settings["compare_callers"], settings["compare_batch_jobs"]) == (load.CALLERS, load.BATCH_JOBS)
     assert document["ratio_to_batch"] == pytest.approx(document["jobs_per_s"] / document["batch_jobs_per_s"], abs=0.01)
     assert_are_latencies(document["latency_ms"])
 
@@ -152,6 +159,7 @@ async def test_latency(bench: Bench) -> None:
     document = await bench.document("latency", "--jobs", "30", "--seconds", "0.3", "--capacity-jobs", "1000")
 
     assert document["jobs"] == 30
+    assert (document["settings"]["callers"], document["settings"]["batch_jobs"]) == (1, 1)
     assert document["capacity_jobs_per_s"] > 0
     assert document["loaded"].keys() == {"30", "70"}
     for figures in (document["latency_ms"], *document["loaded"].values()):
@@ -172,11 +180,14 @@ async def test_delayed(bench: Bench) -> None:
     assert document["seconds"] > 0.9
     # They may be late, on a machine with other work, but not early.
     assert_are_latencies(document["latency_ms"])
+    assert document["early"] == 0
+    assert document["settings"]["callers"] == 1
 
 
 async def test_mixed(bench: Bench) -> None:
     document = await bench.document("mixed", "--jobs", "300")
 
+    assert document["settings"]["callers"] == 1
     assert document["attempts"] > 300
     assert document["commands"] > 0
 
@@ -186,6 +197,51 @@ async def test_limit(bench: Bench) -> None:
 
     assert document["jobs_per_s"] > 0
     assert document["spawns_per_s"] > 0
+
+
+async def test_jobs_are_submitted_when_a_schedule_says_and_not_before(bench: Bench) -> None:
+    began_at = time.monotonic()
+    wall = time.time() - began_at
+    schedule = Schedule(jobs=40, jobs_per_s=80, began_at=began_at)
+    spec = JobSpec(type=JobType.NOOP, queue="bench-schedule", tags=("bench",))
+
+    async with Wire(bench.stack.grpc_addr) as wire, Client(bench.stack.grpc_addr) as client:
+        due_at = await submit_on_schedule(wire, entry(spec), schedule)
+        stored = (await client.list(JobFilter(queue=spec.queue), limit=100)).jobs
+        await client.cancel([job.id for job in stored])
+
+    assert sorted(due_at.values()) == [schedule.at(number) for number in range(40)]
+    assert due_at.keys() == {job.id for job in stored}
+    stored_at = {job.id: job.created_at.timestamp() for job in stored if job.created_at}
+    assert all(stored_at[job_id] >= wall + at - CLOCK_SECONDS for job_id, at in due_at.items())
+    # Those of one batch are stored at one time, in their order.
+    for at in set(stored_at.values()):
+        batch = [due_at[job_id] for job_id in sorted(stored_at) if stored_at[job_id] == at]
+        assert batch == sorted(batch)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "option"),
+    [
+        ("limit", "--server=localhost:1"),
+        ("limit", "--patience=1"),
+        ("limit", "--embedded"),
+        ("shell", "--postgres-url=postgresql://localhost:1/nowhere"),
+    ],
+)
+async def test_an_option_that_would_do_nothing_is_refused(bench: Bench, scenario: str, option: str) -> None:
+    code, out, err = await bench(scenario, option)
+
+    assert (code, out) == (2, "")
+    assert "No such option" in err and option.partition("=")[0] in err
+
+
+@pytest.mark.parametrize("option", ["--server=localhost:1", "--patience=1"])
+async def test_a_system_of_its_own_is_no_server_elsewhere(bench: Bench, option: str) -> None:
+    code, out, err = await bench("throughput", "--embedded", option)
+
+    assert (code, out) == (2, "")
+    assert "--embedded has a server of its own" in err
 
 
 async def test_without_a_postgres_there_is_no_ratio_and_that_is_said(bench: Bench) -> None:

@@ -5,9 +5,15 @@ import pytest
 
 from orqestra.bench import audit, limit
 from orqestra.bench.cycle import BATCH_JOBS, measure
+from orqestra.bench.limit import Limits
 from orqestra.bench.load import Wait
 from orqestra.bench.progress import Unseen
 from orqestra.bench.report import Verdict
+from orqestra.bench.stage import Stage
+from orqestra.bench.system import System
+from orqestra.bench.wire import Wire
+from orqestra.bench.workers import Crew, Fleet
+from orqestra.client import Client
 from orqestra.model.errors import StartFailed
 
 
@@ -41,7 +47,26 @@ async def test_jobs_are_read_from_the_database_that_has_them(database: str) -> N
         " now(), false FROM generate_series(1, 3) n"
     )
     await connection.close()
+    waits = [Wait(ids=[1, 3], began_at=0.0, heard_at=1.0)]
 
-    [outcome] = await audit.look(database, [Wait(ids=[1, 3], began_at=0.0, heard_at=1.0)], Unseen())
+    [outcome] = await audit.look(database, waits, Unseen())
 
     assert outcome.verdict == Verdict(lost=2)
+
+
+async def test_a_start_that_only_a_worker_tells_counts_as_a_second_one(database: str) -> None:
+    address = "localhost:1"
+    async with (
+        Client(address) as client,
+        Wire(address) as wire,
+        Fleet(client, address, "bench", Crew(slots=1)) as fleet,
+    ):
+        system = System(client=client, wire=wire, address=address, limits=Limits(), database_url=database)
+        stage = Stage(system=system, fleet=fleet, progress=Unseen())
+        for ids in ([1, 2], [2], [2]):
+            stage.fleet.starts.add(7, ids)
+
+        first, second = await stage.look([Wait(ids=ids, began_at=0.0, heard_at=1.0) for ids in ([1], [2])])
+
+    # Of which load they are it does not tell.
+    assert (first.verdict, second.verdict) == (Verdict(lost=1, duplicated=2), Verdict(lost=1))

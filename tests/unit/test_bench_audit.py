@@ -1,11 +1,16 @@
 """What became of each job of a load: when it was over, and what was lost, doubled or failed."""
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from orqestra.bench.audit import Fate, Seen, judge, seen
+from orqestra.bench.audit import Fate, Seen, jobs_per_s, judge, seen
+from orqestra.bench.delayed import CLOCK_SECONDS, Due, early_starts
+from orqestra.bench.journal import Starts
 from orqestra.bench.load import Wait
+from orqestra.bench.mixed import Kind, both_per_s
 from orqestra.bench.report import Verdict
 from orqestra.model.lifecycle import State
 from orqestra.v1 import jobs_pb2
@@ -66,6 +71,33 @@ def test_lost_doubled_and_failed_jobs_are_counted(found: Sequence[Seen], verdict
 )
 def test_a_job_that_is_to_be_retried_is_judged_by_that(second: Seen, verdict: Verdict) -> None:
     assert judge(WAIT, [job(1), second, job(3)], RETRIED).verdict == verdict
+
+
+def test_a_rate_is_of_all_jobs_in_all_the_time() -> None:
+    outcomes = [judge(replace(WAIT, heard_at=heard_at), [job(1), job(2), job(3)]) for heard_at in (101.0, 104.0)]
+
+    assert jobs_per_s(3, outcomes) == pytest.approx(2 * 3 / (1.0 + 4.0))
+    assert jobs_per_s(3, outcomes[:1]) == pytest.approx(3.0)
+
+
+def test_the_limit_of_a_mix_takes_a_cycle_for_each_attempt_and_a_spawn_for_each_command() -> None:
+    nothing = Kind(share=1, change=lambda spec: spec)
+    fails = Kind(share=1, change=lambda spec: spec, commands=2, fate=RETRIED[2])
+
+    assert both_per_s([nothing], 10.0, 5.0) == pytest.approx(10.0)
+    assert both_per_s([nothing, fails], 10.0, 5.0) == pytest.approx(2 / (3 / 10 + 2 / 5))
+
+
+def test_a_start_before_its_time_is_noticed() -> None:
+    starts = Starts()
+    now_ns, now = time.monotonic_ns(), time.time()
+    starts.add(now_ns, [1, 2, 3])
+    due = Due(at={1: now - 2.0, 2: now + 0.5, 3: now, 4: now}, wait=WAIT)
+
+    late = due.late_seconds(starts)
+
+    assert late == pytest.approx([2.0, -0.5, 0.0], abs=CLOCK_SECONDS)
+    assert early_starts(late) == 1
 
 
 def test_an_id_that_was_given_twice_is_a_lost_job() -> None:

@@ -55,6 +55,11 @@ class Outcome:
     latencies: Sequence[float] = field(repr=False)
 
 
+def jobs_per_s(jobs: int, outcomes: Sequence[Outcome]) -> float:
+    """Return the rate of loads one after the other, of so many jobs each."""
+    return jobs * len(outcomes) / sum(outcome.seconds for outcome in outcomes)
+
+
 async def look(
     source: Source, waits: Sequence[Wait], progress: Progress, fates: Mapping[int, Fate] = NO_FATES
 ) -> list[Outcome]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from orqestra.bench import load
+from orqestra.bench import audit, load
 from orqestra.bench.audit import Outcome
 from orqestra.bench.measure import beside_limit
 from orqestra.bench.progress import Progress
@@ -75,10 +75,10 @@ class Backlog:
     def _compared(self, outcome: Outcome, compared: Sequence[Outcome]) -> Mapping[str, Figure]:
         if not self.compare:
             return {}
-        compare_jobs_per_s = len(compared) * self.compare / sum(each.seconds for each in compared)
+        compare_jobs_per_s = audit.jobs_per_s(self.compare, compared)
         return {
             "compare_jobs_per_s": compare_jobs_per_s,
-            "drain_ratio": self.jobs / outcome.seconds / compare_jobs_per_s,
+            "drain_ratio": audit.jobs_per_s(self.jobs, [outcome]) / compare_jobs_per_s,
         }
 
 

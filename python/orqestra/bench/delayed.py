@@ -1,11 +1,12 @@
 """Scenario `delayed`: jobs that become due within one second; how late does each start?
 
-All are stored before the first is due. Starts are told by our own workers; a due time is one of the wall
-clock, so Postgres must be on this machine, or its clock must agree with ours.
+All are stored before the first is due; one that starts too early has failed. Starts are told by our own
+workers; a due time is one of the wall clock, so Postgres must be on this machine, or its clock must agree
+with ours.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -14,7 +15,7 @@ from orqestra.bench import load
 from orqestra.bench.journal import Starts
 from orqestra.bench.measure import beside_limit
 from orqestra.bench.progress import Progress
-from orqestra.bench.report import Latencies, Report
+from orqestra.bench.report import Latencies, Report, Verdict
 from orqestra.bench.stage import Finding, Stage, staged
 from orqestra.bench.system import System
 from orqestra.bench.wire import entry
@@ -28,6 +29,8 @@ WITHIN_SECONDS: Final = 1.0
 LEAD_SECONDS: Final = 2.0
 LEAD_JOBS_PER_S: Final = 5000
 NANOSECONDS: Final = 1e9
+# So far may the wall clock be corrected while the jobs wait.
+CLOCK_SECONDS: Final = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +40,17 @@ class Due:
     at: Mapping[int, float]
     wait: load.Wait
 
-    def lateness(self, starts: Starts) -> Latencies | None:
-        """Return how long after that they started."""
+    def late_seconds(self, starts: Starts) -> list[float]:
+        """Return how long after that each of those started that did."""
         wall = time.time() - time.monotonic()
-        return Latencies.of(
-            [wall + starts.at_ns[job_id] / NANOSECONDS - at for job_id, at in self.at.items() if job_id in starts.at_ns]
-        )
+        return [
+            wall + starts.at_ns[job_id] / NANOSECONDS - at for job_id, at in self.at.items() if job_id in starts.at_ns
+        ]
+
+
+def early_starts(late_seconds: Sequence[float]) -> int:
+    """Return how many started before they were due."""
+    return sum(seconds < -CLOCK_SECONDS for seconds in late_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +71,15 @@ class Delayed:
             measured = await beside_limit(stage.cycles_per_s, stage.roots, run)
             await stage.fleet.stop()
             [outcome] = await stage.look([measured.result.wait])
+        late = measured.result.late_seconds(stage.fleet.starts)
+        early = early_starts(late)
         finding = Finding(
             jobs=self.jobs,
             seconds=outcome.seconds,
-            latencies=measured.result.lateness(stage.fleet.starts),
-            verdict=outcome.verdict,
-            settings={"due_within_seconds": WITHIN_SECONDS},
+            latencies=Latencies.of(late),
+            verdict=outcome.verdict + Verdict(failed=early),
+            more={"early": early},
+            settings={"callers": 1, "due_within_seconds": WITHIN_SECONDS},
         )
         return stage.report(NAME, measured, finding)
 

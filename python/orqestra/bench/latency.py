@@ -78,7 +78,14 @@ class Latency:
                 "capacity_jobs_per_s": jobs_per_s,
                 "loaded": {str(percent): each.latencies(starts) for percent, each in zip(PERCENT, loaded, strict=True)},
             },
-            settings={"load_seconds": self.load_seconds, "load_callers": CALLERS},
+            settings={
+                "callers": 1,
+                "batch_jobs": 1,
+                "capacity_callers": load.CALLERS,
+                "capacity_batch_jobs": load.BATCH_JOBS,
+                "load_callers": CALLERS,
+                "load_seconds": self.load_seconds,
+            },
         )
         return stage.report(NAME, measured, finding)
 

@@ -96,7 +96,7 @@ class Mixed:
                 "attempts": sum(fate.starts for fate in fates.values()),
                 "commands": sum(each.commands for each in kinds),
             },
-            settings={"limit_threads": limit.LIMIT_THREADS},
+            settings={"callers": 1, "limit_threads": limit.LIMIT_THREADS},
         )
         return replace(stage.report(NAME, measured, finding), limit_of=LIMIT_OF)
 
@@ -112,6 +112,10 @@ async def _limit_per_s(stage: Stage, kinds: Sequence[Kind]) -> float | None:
     cycles_per_s = await stage.cycles_per_s()
     if cycles_per_s is None:
         return None
-    spawns_per_s = await limit.commands_per_s(SHELL, stage.system.limits.seconds)
+    return both_per_s(kinds, cycles_per_s, await limit.commands_per_s(SHELL, stage.system.limits.seconds))
+
+
+def both_per_s(kinds: Sequence[Kind], cycles_per_s: float, spawns_per_s: float) -> float:
+    """Return how many jobs a second that is: each takes a cycle for every attempt and a spawn for every command."""
     attempts, commands = sum(kind.fate.starts for kind in kinds), sum(kind.commands for kind in kinds)
     return len(kinds) / (attempts / cycles_per_s + commands / spawns_per_s)

@@ -10,7 +10,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Final
 
-from orqestra.bench import load
+from orqestra.bench import audit, load
 from orqestra.bench.measure import beside_limit
 from orqestra.bench.progress import Progress
 from orqestra.bench.report import Latencies, Report, Verdict
@@ -45,7 +45,7 @@ class Single:
             waits = [first, measured.result, await stage.run(self.jobs)]
             await stage.fleet.stop()
             before, single, after = await stage.look(waits)
-        batch_jobs_per_s = 2 * self.jobs / (before.seconds + after.seconds)
+        batch_jobs_per_s = audit.jobs_per_s(self.jobs, [before, after])
         finding = Finding(
             jobs=self.jobs,
             seconds=single.seconds,
@@ -53,9 +53,14 @@ class Single:
             verdict=sum((each.verdict for each in (before, single, after)), Verdict()),
             more={
                 "batch_jobs_per_s": batch_jobs_per_s,
-                "ratio_to_batch": self.jobs / single.seconds / batch_jobs_per_s,
+                "ratio_to_batch": audit.jobs_per_s(self.jobs, [single]) / batch_jobs_per_s,
             },
-            settings={"callers": self.callers},
+            settings={
+                "callers": self.callers,
+                "batch_jobs": 1,
+                "compare_callers": load.CALLERS,
+                "compare_batch_jobs": load.BATCH_JOBS,
+            },
         )
         return stage.report(NAME, measured, finding)
 

@@ -33,7 +33,7 @@ from orqestra.cli.bench_run import (
     workers_option,
 )
 from orqestra.cli.bench_view import progress_bar
-from orqestra.cli.options import client_options
+from orqestra.cli.options import client_options, json_option
 from orqestra.model.limits import SLOTS_MAX
 
 JOBS = click.IntRange(1, JOBS_MAX)
@@ -53,7 +53,7 @@ def bench() -> None:
 @click.option("--jobs", type=JOBS, default=throughput_scenario.JOBS, show_default=True, help="How many.")
 @workers_option
 @slots_option
-@place_options
+@place_options()
 @client_options
 def throughput(*, jobs: int, workers: int, slots: int | None, choices: Choices) -> None:
     """Run many jobs that do nothing.
@@ -77,7 +77,7 @@ def throughput(*, jobs: int, workers: int, slots: int | None, choices: Choices) 
 )
 @workers_option
 @slots_option
-@place_options
+@place_options()
 @client_options
 def single(*, jobs: int, callers: int, workers: int, slots: int | None, choices: Choices) -> None:
     """Submit one job per call, from many callers.
@@ -109,7 +109,7 @@ def single(*, jobs: int, callers: int, workers: int, slots: int | None, choices:
 )
 @workers_option
 @slots_option
-@place_options
+@place_options()
 @client_options
 def latency(
     *, jobs: int, seconds: float, capacity_jobs: int, workers: int, slots: int | None, choices: Choices
@@ -136,7 +136,7 @@ def latency(
 @click.option("--compare", type=JOBS, metavar="JOBS", help="Drain backlogs of that size too, and tell the ratio.")
 @workers_option
 @slots_option
-@place_options
+@place_options()
 @client_options
 def backlog(*, jobs: int, compare: int | None, workers: int, slots: int | None, choices: Choices) -> None:
     """Drain jobs that all wait already.
@@ -152,7 +152,7 @@ def backlog(*, jobs: int, compare: int | None, workers: int, slots: int | None, 
 @click.option("--jobs", type=JOBS, default=delayed_scenario.JOBS, show_default=True, help="How many.")
 @workers_option
 @slots_option
-@place_options
+@place_options()
 @client_options
 def delayed(*, jobs: int, workers: int, slots: int | None, choices: Choices) -> None:
     """Measure how late delayed jobs start.
@@ -167,7 +167,7 @@ def delayed(*, jobs: int, workers: int, slots: int | None, choices: Choices) -> 
 @bench.command()
 @click.option("--jobs", type=JOBS, default=mixed_scenario.JOBS, show_default=True, help="How many.")
 @slots_option
-@place_options
+@place_options()
 @client_options
 def mixed(*, jobs: int, slots: int | None, choices: Choices) -> None:
     """Run jobs of many kinds.
@@ -183,7 +183,7 @@ def mixed(*, jobs: int, slots: int | None, choices: Choices) -> None:
 @click.option("--jobs", type=JOBS, default=shell_scenario.JOBS, show_default=True, help="How many.")
 @click.option("--command", default=COMMAND, show_default=True, metavar="TEXT", help="What a shell runs as each job.")
 @click.option("--slots", type=click.IntRange(1, SLOTS_MAX), help="With --embedded: jobs that the worker runs at once.")
-@place_options
+@place_options(postgres_url=False)
 @client_options
 def shell(*, jobs: int, command: str, slots: int | None, choices: Choices) -> None:
     """Run many short commands.
@@ -198,8 +198,8 @@ def shell(*, jobs: int, command: str, slots: int | None, choices: Choices) -> No
 
 
 @bench.command()
-@place_options
-@client_options
+@place_options(embedded=False)
+@json_option
 def limit(*, choices: Choices) -> None:
     """Measure what the machine can do at best.
 

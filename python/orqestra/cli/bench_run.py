@@ -23,6 +23,24 @@ WORKERS_MAX: Final = 64
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+EMBEDDED: Final = click.option(
+    "--embedded",
+    is_flag=True,
+    help="On a Postgres, a Redis, a server and workers of its own, which are gone afterwards.",
+)
+POSTGRES_URL: Final = click.option(
+    "--postgres-url",
+    metavar="URL",
+    help="Measure the limit here, in a schema that is gone afterwards.  [default: one of its own, if it has one]",
+)
+LIMIT_SECONDS_OPTION: Final = click.option(
+    "--limit-seconds",
+    type=click.FloatRange(0.1, 600),
+    default=LIMIT_SECONDS,
+    show_default=True,
+    help="How long a limit is measured, each time.",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
@@ -32,32 +50,23 @@ class Choices:
     limits: Limits
 
 
-def place_options(command: Command) -> Callable[..., Any]:
-    """Add the options that say where; the command gets them as `choices`."""
+def place_options(*, embedded: bool = True, postgres_url: bool = True) -> Callable[[Command], Callable[..., Any]]:
+    """Add those of the options that say where which mean something to the command; it gets them as `choices`."""
+    options = [LIMIT_SECONDS_OPTION, *([POSTGRES_URL] if postgres_url else ()), *([EMBEDDED] if embedded else ())]
 
-    @click.option(
-        "--embedded",
-        is_flag=True,
-        help="On a Postgres, a Redis, a server and workers of its own, which are gone afterwards.",
-    )
-    @click.option(
-        "--postgres-url",
-        metavar="URL",
-        help="Measure the limit here, in a schema that is gone afterwards.  [default: with --embedded its own]",
-    )
-    @click.option(
-        "--limit-seconds",
-        type=click.FloatRange(0.1, 600),
-        default=LIMIT_SECONDS,
-        show_default=True,
-        help="How long a limit is measured, each time.",
-    )
-    @wraps(command)
-    def with_choices(*, embedded: bool, postgres_url: str | None, limit_seconds: float, **options: Any) -> Any:
-        limits = Limits(postgres_url=postgres_url, seconds=limit_seconds)
-        return command(choices=Choices(embedded=embedded, limits=limits), **options)
+    def add(command: Command) -> Callable[..., Any]:
+        @wraps(command)
+        def with_choices(
+            *, limit_seconds: float, embedded: bool = False, postgres_url: str | None = None, **others: Any
+        ) -> Any:
+            limits = Limits(postgres_url=postgres_url, seconds=limit_seconds)
+            return command(choices=Choices(embedded=embedded, limits=limits), **others)
 
-    return with_choices
+        for option in options:
+            with_choices = option(with_choices)
+        return with_choices
+
+    return add
 
 
 def workers_option(command: Command) -> Command:
@@ -89,11 +98,13 @@ def crew_of(slots: int | None, workers: int = WORKERS) -> Crew:
 
 def run(scenario: Scenario, choices: Choices, *, workers: int = 0, slots: int | None = None) -> Report | None:
     """Run a scenario; None if a signal ended it. `workers` and `slots` are those of a system of its own."""
+    options = click.get_current_context().meta
     if choices.embedded:
+        if options.keys() & {SERVER, PATIENCE}:
+            raise click.UsageError("--embedded has a server of its own: --server and --patience do not go with it")
         return run_to_end(run_on_our_own(scenario, choices.limits, workers=workers, slots=slots))
     from orqestra.settings import Settings
 
-    options = click.get_current_context().meta
     running = Running(
         address=Settings.load(grpc_address=options.get(SERVER)).grpc_address.dial,
         patience=Patience(total_seconds=options.get(PATIENCE, PATIENCE_SECONDS)),

@@ -28,13 +28,7 @@ def client_options(command: Command) -> Command:
             expose_value=False,
             callback=_keep(PATIENCE),
         ),
-        click.option(
-            "--json",
-            is_flag=True,
-            help="Print one JSON document.",
-            expose_value=False,
-            callback=_keep(JSON),
-        ),
+        json_option,
         click.option(
             "--server",
             metavar="HOST:PORT",
@@ -45,6 +39,13 @@ def client_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def json_option(command: Command) -> Command:
+    """Add --json alone, for a command that asks no server."""
+    return click.option(
+        "--json", is_flag=True, help="Print one JSON document.", expose_value=False, callback=_keep(JSON)
+    )(command)
 
 
 def wants_json() -> bool:
