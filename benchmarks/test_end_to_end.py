@@ -6,7 +6,6 @@ jobs: the raw cycle of Postgres, and commands started by two bare threads.
 """
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from benchmarks.measuring import Beside, Load, compare, measure
 from orqestra._dispatch import spawn_limit
 from orqestra.bench import load
 from orqestra.bench.limit import raw_cycle
+from orqestra.bench.progress import Unseen
 from orqestra.client import Client
 from orqestra.embedded.stack import Stack
 from orqestra.model.job import JobSpec
@@ -33,14 +33,12 @@ MANY_NOOP_JOBS: Final = 200_000
 MANY_SHELL_JOBS: Final = 10_000
 LATENCY_JOBS: Final = 200
 ROUNDS: Final = 3
-RUN_SECONDS: Final = 120
-# Counting costs the system time, the more the more there is to count.
-POLL_SECONDS_PER_JOB: Final = 1e-6
+COMPLETED: Final = "SELECT count(*) FROM jobs WHERE id BETWEEN $1 AND $2 AND state = 'completed'"
 LIMIT_SECONDS: Final = 1.0
 LIMIT_THREADS: Final = 2
 
-NOOP: Final = JobSpec(type="noop")
-TRUE: Final = JobSpec(type="shell", payload=b'{"command": "true"}')
+NOOP: Final = JobSpec(type="noop", tags=(load.TAG,))
+TRUE: Final = JobSpec(type="shell", payload=b'{"command": "true"}', tags=(load.TAG,))
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,9 @@ class System:
         return jobs / self.runner.run(raw_cycle(self.limit_url, LIMIT_SECONDS)).jobs_per_s
 
     async def _run(self, spec: JobSpec, jobs: int) -> None:
-        last_id = await self._last_id()
-        await load.submit(self.client.submit_many, load.batches([spec], jobs))
-        async with asyncio.timeout(RUN_SECONDS):
-            while await self._completed(last_id) < jobs:
-                await asyncio.sleep(POLL_SECONDS_PER_JOB * jobs)
-        assert await self._completed(last_id) == jobs
+        ids = await load.submit(self.client.submit_many, load.batches([spec], jobs))
+        await load.wait(self.client, ids, Unseen())
+        assert await self.database.fetchval(COMPLETED, ids[0], ids[-1]) == jobs
 
     async def _latencies(self, jobs: int) -> list[float]:
         loop = asyncio.get_running_loop()
@@ -84,18 +79,11 @@ class System:
             taken.append((loop.time() - began) * 1000)
         return taken
 
-    async def _last_id(self) -> int:
-        return int(await self.database.fetchval("SELECT coalesce(max(id), 0) FROM jobs"))
-
-    async def _completed(self, after: int) -> int:
-        query = "SELECT count(*) FROM jobs WHERE id > $1 AND state = 'completed'"
-        return int(await self.database.fetchval(query, after))
-
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
     with tempfile.TemporaryDirectory(prefix="orqestra-bench-") as directory, asyncio.Runner() as runner:
-        stack = Stack(Path(directory), workers=2, slots=2 * (os.cpu_count() or 1))
+        stack = Stack(Path(directory), workers=2)
         runner.run(stack.start())
         client = Client(stack.grpc_addr)
         database = runner.run(asyncpg.connect(stack.db_url))

@@ -1,7 +1,6 @@
 """A system to load: Postgres, Redis, a server and two workers, as the processes they always are."""
 
 import asyncio
-import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,18 +10,15 @@ from pathlib import Path
 import asyncpg
 
 from benchmarks.flat.report import Round
-from orqestra.bench import load
+from orqestra.bench import load, processes
 from orqestra.bench.processes import Accounts, Root, look, usages
+from orqestra.bench.progress import Unseen
 from orqestra.client import Client, JobSpec
 from orqestra.embedded.stack import Stack
 
 WORKERS = 2
-NOOP = JobSpec(type="noop")
+NOOP = JobSpec(type="noop", tags=(load.TAG,))
 STOP_SECONDS = 6.0
-# From one end that is waited for to the next one.
-STALL_SECONDS = 300.0
-MARKS = 20
-POLL_SECONDS = 0.5
 # The part of a round's jobs up to which old pages count as full, and after how many rounds that is given up.
 LITTLE = 0.05
 TAKING_ROUNDS = 40
@@ -40,7 +36,6 @@ PAGES = "SELECT pg_relation_size('jobs') / current_setting('block_size')::bigint
 SHARE_IN_PAGES = """
 SELECT count(*) FILTER (WHERE (ctid::text::point)[0] < $2) / count(*)::float8 FROM jobs WHERE id > $1"""
 LAST_ID = "SELECT last_value FROM jobs_id_seq"
-KIB_PER_MB = 1024
 US = 1_000_000
 
 
@@ -115,11 +110,11 @@ class Rig:
 
     def server_mb(self) -> float:
         """Return the resident memory of the server now."""
-        return self._server_status_mb("VmRSS")
+        return round(processes.rss_mb(self.stack.server.child.pid) or 0.0, 1)
 
     def server_peak_mb(self) -> float:
         """Return the most that it was since the server was started."""
-        return self._server_status_mb("VmHWM")
+        return round(processes.peak_mb(self.stack.server.child.pid) or 0.0, 1)
 
     async def _logged(self) -> float:
         """Return how many bytes Postgres has logged up to now."""
@@ -137,37 +132,21 @@ class Rig:
         cpu_us = {root.name: taken[root.name] / jobs * US for root in roots}
         return Round(burdened=burdened, jobs=jobs, jobs_per_s=jobs / seconds, cpu_us=cpu_us, wal_bytes=logged / jobs)
 
-    def _server_status_mb(self, name: str) -> float:
-        status = Path(f"/proc/{self.stack.server.child.pid}/status").read_text()
-        [line] = [line for line in status.splitlines() if line.startswith(f"{name}:")]
-        return round(int(line.split()[1]) / KIB_PER_MB, 1)
-
     async def _until_ended(self, ids: Sequence[int], span: str) -> float:
         """Return the seconds of a span once all of these have completed; each has to, at its first start."""
-        for mark in sorted({ids[len(ids) * part // MARKS - 1] for part in range(1, MARKS + 1)} | {ids[-1]}):
-            await self._wait_for(mark)
-        async with asyncio.timeout(STALL_SECONDS):
-            while True:
-                row = await self.database.fetchrow(SPANS, ids[0], ids[-1])
-                assert row is not None
-                if row["completed"] == len(ids):
-                    seconds: float = row[span]
-                    return seconds
-                await asyncio.sleep(POLL_SECONDS)
-
-    async def _wait_for(self, job_id: int) -> None:
-        """Return when a job has ended: one at a time, since to count them all would cost the system time."""
-        async with asyncio.timeout(STALL_SECONDS):
-            async for _ in self.client.watch(job_id):
-                pass
+        await load.wait(self.client, ids, Unseen())
+        row = await self.database.fetchrow(SPANS, ids[0], ids[-1])
+        assert row is not None
+        assert row["completed"] == len(ids), f"{row['completed']} of {len(ids)} have completed"
+        seconds: float = row[span]
+        return seconds
 
 
 @asynccontextmanager
 async def rig(settings: Mapping[str, str] | None = None) -> AsyncIterator[Rig]:
     """Start a system in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="orqestra-flat-") as folder:
-        slots = 2 * (os.cpu_count() or 1)
-        async with Stack(Path(folder), workers=WORKERS, slots=slots, settings=settings or {}) as stack:
+        async with Stack(Path(folder), workers=WORKERS, settings=settings or {}) as stack:
             database = await asyncpg.connect(stack.db_url)
             try:
                 async with Client(stack.grpc_addr) as client:

@@ -2,27 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-import asyncpg
 import psutil
 
-from benchmarks.bare import Sql
 from benchmarks.fleet.crowd import Crowd
 from benchmarks.fleet.figures import Cost, Figures
-from orqestra.bench import load, processes
+from orqestra.bench import audit, load, processes
 from orqestra.bench.processes import Root
-from orqestra.bench.report import Latencies
+from orqestra.bench.progress import Unseen
+from orqestra.bench.report import Latencies, Verdict
 from orqestra.client import Client
 from orqestra.embedded.stack import Stack
 from orqestra.model.job import JobSpec
 
-NOOP: Final = JobSpec(type="noop")
+NOOP: Final = JobSpec(type="noop", tags=(load.TAG,))
 SERVER_STOP_SECONDS: Final = 6.0
-LOAD_SECONDS: Final = 300.0
-POLL_SECONDS: Final = 0.05
 # So many jobs first, that nothing is measured which happens once.
 WARM_JOBS: Final = 200
 
@@ -44,11 +41,11 @@ class Plan:
 class Phase:
     """A server that runs, seen from outside."""
 
-    def __init__(self, stack: Stack, database: Sql, client: Client, plan: Plan) -> None:
+    def __init__(self, stack: Stack, client: Client, plan: Plan) -> None:
         self._stack = stack
-        self._database = database
         self._client = client
         self._plan = plan
+        self._waits: list[load.Wait] = []
 
     async def measure(self, streams: int) -> Figures:
         """Return what so many streams cost and get."""
@@ -68,6 +65,7 @@ class Phase:
             loaded = await self._cost(self._plan.jobs, lambda: self._load(self._plan.jobs))
             seen = await crowd.seen()
             assert latencies is not None
+            await self._check()
             return Figures(
                 streams=streams,
                 slots=slots,
@@ -85,30 +83,28 @@ class Phase:
 
     async def _trickle(self, jobs: int) -> None:
         """Submit one job after the other at an even pace, each with the time of its submit, and wait for all ends."""
-        last = await self._last_id()
         began = time.monotonic()
         submits = []
         for number in range(jobs):
             await asyncio.sleep(began + number / self._plan.rate_per_s - time.monotonic())
-            spec = JobSpec(type="noop", payload=str(time.monotonic_ns()).encode())
+            spec = replace(NOOP, payload=str(time.monotonic_ns()).encode())
             submits.append(asyncio.create_task(self._client.submit(spec)))
-        await asyncio.gather(*submits)
-        await self._until_completed(last, jobs)
+        await self._until_ended(sorted(await asyncio.gather(*submits)), began)
 
     async def _load(self, jobs: int) -> None:
         """Submit in batches from a few callers at once and wait for all ends."""
-        last = await self._last_id()
-        await load.submit(self._client.submit_many, load.batches([NOOP], jobs))
-        await self._until_completed(last, jobs)
+        began = time.monotonic()
+        ids = await load.submit(self._client.submit_many, load.batches([NOOP], jobs))
+        await self._until_ended(ids, began)
 
-    async def _until_completed(self, after: int, jobs: int) -> None:
-        query = "SELECT count(*) FROM jobs WHERE id > $1 AND state = 'completed'"
-        async with asyncio.timeout(LOAD_SECONDS):
-            while await self._database.fetchval(query, after) < jobs:
-                await asyncio.sleep(POLL_SECONDS)
+    async def _until_ended(self, ids: Sequence[int], began_at: float) -> None:
+        heard_at = await load.wait(self._client, ids, Unseen())
+        self._waits.append(load.Wait(ids=ids, began_at=began_at, heard_at=heard_at))
 
-    async def _last_id(self) -> int:
-        return int(await self._database.fetchval("SELECT coalesce(max(id), 0) FROM jobs"))
+    async def _check(self) -> None:
+        """Look at every job: each is to have completed at its first start."""
+        for outcome in await audit.look(self._stack.db_url, self._waits, Unseen()):
+            assert outcome.verdict == Verdict(), outcome.verdict
 
     async def _cost(self, jobs: int, run: Callable[[], Awaitable[object]]) -> Cost:
         """Return what the processes took meanwhile."""
@@ -131,9 +127,5 @@ async def measure(stack: Stack, streams: int, plan: Plan) -> Figures:
     """Measure so many streams on a server that is started anew, so that none finds what another has left."""
     await stack.server.stop(SERVER_STOP_SECONDS)
     await stack.start_server()
-    database = await asyncpg.connect(stack.db_url)
-    try:
-        async with Client(stack.grpc_addr) as client:
-            return await Phase(stack, database, client, plan).measure(streams)
-    finally:
-        await database.close()
+    async with Client(stack.grpc_addr) as client:
+        return await Phase(stack, client, plan).measure(streams)

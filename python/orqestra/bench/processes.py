@@ -76,12 +76,12 @@ def _of_root(root: Root, before: Accounts, after: Accounts) -> Iterator[Usage]:
         ticks = sum(_own(pid, before, after) for pid in pids)
         # Of a group, what began and ended in between.
         ticks += _children(root.pid, before, after)
-        memory = _peak_mb(root.pid) if len(pids) == 1 else _shared_fairly_mb(pids)
+        memory = peak_mb(root.pid) if len(pids) == 1 else _shared_fairly_mb(pids)
         yield Usage(name=root.name, cpu_s=ticks / TICKS, rss_mb=memory)
 
 
 def _of_one(name: str, pid: int, before: Accounts, after: Accounts) -> Usage:
-    return Usage(name=name, cpu_s=_own(pid, before, after) / TICKS, rss_mb=_peak_mb(pid))
+    return Usage(name=name, cpu_s=_own(pid, before, after) / TICKS, rss_mb=peak_mb(pid))
 
 
 def _tree(root: Root, before: Accounts, after: Accounts) -> list[int]:
@@ -118,7 +118,13 @@ def _accounts() -> Iterator[tuple[int, Account]]:
                 )
 
 
-def _peak_mb(pid: int) -> float | None:
+def rss_mb(pid: int) -> float | None:
+    """Return the resident memory of a process now; None if it is gone, or where that can't be known."""
+    return _field_mb(PROC / str(pid) / "status", "VmRSS")
+
+
+def peak_mb(pid: int) -> float | None:
+    """Return the most that it was since its start."""
     return _field_mb(PROC / str(pid) / "status", "VmHWM")
 
 
