@@ -42,6 +42,8 @@ class Figures:
     load: Cost
     load_messages: int
     open_at_end: int
+    claimed_again: int
+    """Jobs that were taken back from a stream that ended, or did not accept them in time."""
 
     @property
     def bytes_per_stream(self) -> float:
@@ -85,6 +87,7 @@ def table(found: Sequence[Figures]) -> str:
         ("jobs in an Assign", [f"{each.load.jobs / each.load_messages:.1f}" for each in found]),
         ("server CPU a job", [f"{each.server_us_per_job:,.0f} µs" for each in found]),
         ("streams open at the end", [f"{each.open_at_end:,}" for each in found]),
+        ("jobs claimed again", [f"{each.claimed_again:,}" for each in found]),
     ]
     wide = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{wide}}" + "".join(f"{cell:>14}" for cell in cells) for name, cells in rows)

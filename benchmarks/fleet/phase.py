@@ -65,7 +65,6 @@ class Phase:
             loaded = await self._cost(self._plan.jobs, lambda: self._load(self._plan.jobs))
             seen = await crowd.seen()
             assert latencies is not None
-            await self._check()
             return Figures(
                 streams=streams,
                 slots=slots,
@@ -79,6 +78,7 @@ class Phase:
                 load=loaded,
                 load_messages=seen.messages,
                 open_at_end=seen.open,
+                claimed_again=await self._claimed_again(),
             )
 
     async def _trickle(self, jobs: int) -> None:
@@ -101,10 +101,12 @@ class Phase:
         heard_at = await load.wait(self._client, ids, Unseen())
         self._waits.append(load.Wait(ids=ids, began_at=began_at, heard_at=heard_at))
 
-    async def _check(self) -> None:
-        """Look at every job: each is to have completed at its first start."""
-        for outcome in await audit.look(self._stack.db_url, self._waits, Unseen()):
-            assert outcome.verdict == Verdict(), outcome.verdict
+    async def _claimed_again(self) -> int:
+        """Look at every job, each of which has to have completed; return how many did so at a later claim."""
+        outcomes = await audit.look(self._stack.db_url, self._waits, Unseen())
+        verdict = sum((outcome.verdict for outcome in outcomes), Verdict())
+        assert verdict == Verdict(duplicated=verdict.duplicated), verdict
+        return verdict.duplicated
 
     async def _cost(self, jobs: int, run: Callable[[], Awaitable[object]]) -> Cost:
         """Return what the processes took meanwhile."""

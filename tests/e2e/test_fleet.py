@@ -41,3 +41,4 @@ async def test_a_few_streams_are_measured(tmp_path: Path) -> None:
     assert (found["streams"], found["slots"], found["open_at_end"]) == (STREAMS, 10, STREAMS)
     assert 0 < found["latencies"]["p50"] <= found["latencies"]["p99"]
     assert found["jobs_per_s"] > 0
+    assert found["claimed_again"] == 0
