@@ -7,9 +7,11 @@ import grpc
 import pytest
 
 from orqestra.model import limits
+from orqestra.settings import Settings
 from orqestra.v1 import jobs_pb2
 from orqestra.v1.jobs_pb2 import SubmitBatchRequest, SubmitBatchResponse, SubmitRequest, SubmitStreamRequest
-from tests.support.server import RunningServer, Sql, noop, refusal
+from tests.support.server import RunningServer, Sql, noop, refusal, running_server
+from tests.support.stalling import submits_blocked
 
 
 async def stored_jobs(sql: Sql) -> int:
@@ -237,6 +239,22 @@ async def test_a_stream_is_answered_batch_by_batch(module_server: RunningServer)
     assert await call.read() is grpc.aio.EOF
 
 
+async def test_a_server_that_stops_ends_its_streams_and_says_that_it_stored_no_more(
+    server_settings: Settings,
+) -> None:
+    async with running_server(server_settings) as server:
+        call = server.jobs.SubmitStream()
+        await call.write(SubmitStreamRequest(number=1, jobs=[noop()]))
+        assert (await call.read()).number == 1
+
+        server.server.stop()
+        refused = await refusal(call.read())
+
+    assert refused.status is grpc.StatusCode.UNAVAILABLE
+    assert refused.trailers["orqestra-code"] == "storage_unavailable"
+    assert refused.trailers["orqestra-stored"] == "no"
+
+
 # Too much
 
 
@@ -260,3 +278,30 @@ async def test_submits_beyond_what_may_wait_are_told_to_come_again(server: Runni
     assert [len((await call).ids) for call in waiting] == [10] * 6
     assert await stored_jobs(sql) == 61
     assert await server.submit() > 0
+
+
+@pytest.mark.timeout(60)
+async def test_a_stream_that_sends_more_than_may_wait_is_slowed_down_and_not_refused(
+    server: RunningServer, sql: Sql
+) -> None:
+    large = noop(payload=b'"' + b"x" * (limits.PAYLOAD_BYTES - 2) + b'"')
+    batches = limits.WAITING_SUBMIT_BYTES // limits.PAYLOAD_BYTES + 10
+    first = await server.submit()
+    call = server.jobs.SubmitStream()
+
+    async def write() -> None:
+        for number in range(batches):
+            await call.write(SubmitStreamRequest(number=number, jobs=[large]))
+        await call.done_writing()
+
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE jobs IN SHARE MODE")
+        writing = asyncio.create_task(write())
+        await submits_blocked(sql)
+        for _ in range(batches):
+            await server.job(first)  # time to read everything, were there no bound
+        assert not writing.done()
+    answers = [answer async for answer in call]
+
+    assert [answer.number for answer in answers] == list(range(batches))
+    assert not any(answer.HasField("refusal") for answer in answers)

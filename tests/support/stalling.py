@@ -1,8 +1,9 @@
-"""Claims that wait, in Postgres, until they are told to go on."""
+"""Statements that wait, in Postgres, until they are told to go on."""
 
 import asyncio
 
 from tests.support.server import Sql
+from tests.support.waiting import until
 
 STALL = 4711
 
@@ -28,3 +29,10 @@ async def stalled(sql: Sql) -> list[int]:
 async def go_on(sql: Sql) -> None:
     """Let claims go on."""
     await sql.execute(f"SELECT pg_advisory_unlock({STALL})")
+
+
+async def submits_blocked(sql: Sql) -> None:
+    """Return once a submit waits for a lock on jobs."""
+    await until(
+        lambda: sql.fetchval("SELECT count(*) > 0 FROM pg_locks WHERE relation = 'jobs'::regclass AND NOT granted")
+    )

@@ -1,9 +1,7 @@
 """The service of clients: submit, read, cancel, retry, watch."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Final
-
-import grpc
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from orqestra.engine.cancels import Cancelled, Cancels
 from orqestra.engine.core import Core
@@ -11,10 +9,11 @@ from orqestra.engine.intake import Intake
 from orqestra.engine.live import Live
 from orqestra.engine.watch import LOOK_SECONDS, Watch
 from orqestra.model import limits
-from orqestra.model.errors import InvalidInput, MaybeStored, OrqestraError, Overloaded, Unavailable
+from orqestra.model.errors import InvalidInput
 from orqestra.model.lifecycle import TERMINAL, State
 from orqestra.rpc import encode, output, reading
-from orqestra.rpc.statuses import NOT_STORED, Context, as_status, status_of
+from orqestra.rpc.statuses import Context, as_status
+from orqestra.rpc.submit_stream import SubmitStreams
 from orqestra.rpc.submits import Submits
 from orqestra.v1 import jobs_pb2, jobs_pb2_grpc
 
@@ -32,6 +31,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         self._watch = watch
         self._live = live
         self._submits = Submits()
+        self._streams = SubmitStreams(intake, self._submits)
 
     async def Submit(self, request: bytes, context: Context) -> jobs_pb2.SubmitResponse:
         async with as_status(context):
@@ -42,12 +42,13 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         async with as_status(context):
             return jobs_pb2.SubmitBatchResponse(ids=await self._intake.submit(self._submits.batch(request)))
 
-    async def SubmitStream(
-        self, requests: AsyncIterator[bytes], context: Context
-    ) -> AsyncIterator[jobs_pb2.SubmitStreamResponse]:
+    async def SubmitStream(self, _requests: Any, context: Context) -> None:
         async with as_status(context):
-            async for request in requests:
-                yield await self._submit_numbered(request)
+            await self._streams.serve(context)
+
+    def end_streams(self) -> None:
+        """Take no more submits on streams; those that were taken are answered before their stream ends."""
+        self._streams.end()
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:
         async with as_status(context):
@@ -99,30 +100,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             rows = await self._database.fetch("list_workers")
             return jobs_pb2.ListWorkersResponse(workers=map(encode.worker, rows))
 
-    async def _submit_numbered(self, request: bytes) -> jobs_pb2.SubmitStreamResponse:
-        read = self._submits.read(jobs_pb2.SubmitStreamRequest, request)
-        number = read.jobs.number
-        try:
-            ids: Sequence[int] = await self._intake.submit(self._submits.check(read))
-        except OrqestraError as error:
-            return jobs_pb2.SubmitStreamResponse(number=number, refusal=_refusal(error))
-        return jobs_pb2.SubmitStreamResponse(number=number, ids=ids)
-
 
 async def _take_call(context: Context) -> None:
     """Tell the caller of a stream at once that it is served: the first message may be long in coming."""
     await context.send_initial_metadata(())
-
-
-def _refusal(error: OrqestraError) -> jobs_pb2.Refusal:
-    status: grpc.StatusCode = status_of(error)
-    return jobs_pb2.Refusal(
-        status=status.value[0],
-        code=error.code,
-        message=str(error),
-        stored=isinstance(error, MaybeStored) or not isinstance(error, NOT_STORED),
-        retry_after_ms=error.retry_after_ms if isinstance(error, Overloaded | Unavailable) else 0,
-    )
 
 
 def _cancelled(job: Cancelled) -> jobs_pb2.CancelledJob:

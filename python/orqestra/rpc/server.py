@@ -51,6 +51,7 @@ class GrpcServer:
 
     def __init__(self, jobs: JobsService, workflows: WorkflowsService, streams: WorkerStreams) -> None:
         _check_roles()
+        self._jobs = jobs
         self._server = grpc.aio.server(options=OPTIONS, interceptors=[TellUndecodable()])
         self._health = health.aio.HealthServicer()
         jobs_pb2_grpc.add_JobsServicer_to_server(jobs, _AsBytes(self._server, read=SUBMITS))
@@ -80,6 +81,7 @@ class GrpcServer:
     async def stop(self, grace_seconds: float) -> None:
         """Take no more calls, let those under way end within the grace, and stop."""
         await self._health.enter_graceful_shutdown()
+        self._jobs.end_streams()
         await self._server.stop(grace_seconds)
 
 

@@ -105,7 +105,8 @@ class JobsServicer(object):
 
     def SubmitStream(self, request_iterator, context):
         """Batches in, ids out, in the order sent; answers carry the number of the batch they answer.
-        A batch that is refused is answered as such and the stream goes on.
+        A batch that is refused is answered as such and the stream goes on. Batches need not wait for the answers to
+        earlier ones. Of a stream that ends with `orqestra-stored: no`, what was not answered was not stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
