@@ -35,6 +35,8 @@ class ScriptedJobs(jobs_pb2_grpc.JobsServicer):
     stored: list[jobs_pb2.JobSpec] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
     """The number of jobs in each submit that reached the server."""
+    streams: int = 0
+    """The calls of SubmitStream."""
     answer: asyncio.Event = field(default_factory=asyncio.Event)
     """Calls wait for it; it is set at first."""
     called: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,6 +60,7 @@ class ScriptedJobs(jobs_pb2_grpc.JobsServicer):
     async def SubmitStream(
         self, requests: AsyncIterator[jobs_pb2.SubmitStreamRequest], context: Context
     ) -> AsyncIterator[jobs_pb2.SubmitStreamResponse]:
+        self.streams += 1
         async for request in requests:
             if any(GUILTY in job.tags for job in request.jobs):
                 refusal = jobs_pb2.Refusal(status=3, code="invalid_input", message="tags: guilty")
@@ -106,9 +109,9 @@ class ScriptedJobs(jobs_pb2_grpc.JobsServicer):
 
 
 @asynccontextmanager
-async def serve(jobs: ScriptedJobs) -> AsyncIterator[str]:
-    """Yield the address of a server with this servicer."""
-    server = grpc.aio.server()
+async def serve(jobs: jobs_pb2_grpc.JobsServicer, **options: int) -> AsyncIterator[str]:
+    """Yield the address of a server with this servicer, and options of gRPC by what follows `grpc.`."""
+    server = grpc.aio.server(options=[(f"grpc.{name}", value) for name, value in options.items()])
     jobs_pb2_grpc.add_JobsServicer_to_server(jobs, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

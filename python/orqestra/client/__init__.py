@@ -2,7 +2,8 @@
 
 Start with `client` (every call and its promise). A call goes through `encode`, `patience` (when it is
 made again) and `failures` (what a gRPC status means); its answer through `decode` to `values`.
-`intake` joins submits that wait together, `submit_stream` and `following` keep streams going.
+`intake` joins submits that wait together, which `submit_line` carries on one stream that lasts;
+`submit_stream` and `following` keep streams of their callers going.
 """
 
 from orqestra.client.client import Client

@@ -78,8 +78,8 @@ class Client:
     async def submit(self, spec: JobSpec) -> int:
         """Store a job; return its id after the commit. A key that is known already answers the first id.
 
-        Submits that run at the same time travel together. Raises MaybeStored (only without a key) if the
-        commit's end is not known.
+        Submits that run at the same time travel together, and none waits for a batch to fill. Raises MaybeStored
+        (only without a key) if the commit's end is not known.
         """
         return await self._intake.submit(self._encoder.encode(spec))
 

@@ -54,8 +54,18 @@ class Failure:
     retry_after_ms: int
 
 
-def read(failed: AioRpcError, address: str) -> Failure:
+class CallFailed(Exception):
+    """What a call on a shared stream raises where a unary one raises AioRpcError."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure.error))
+        self.failure = failure
+
+
+def read(failed: AioRpcError | CallFailed, address: str) -> Failure:
     """Return what a failed call to the server at `address` means."""
+    if isinstance(failed, CallFailed):
+        return failed.failure
     trailers = {name: str(value) for name, value in failed.trailing_metadata() or ()}
     retry_after = trailers.get(RETRY_AFTER, "")
     broken = failed.details() == WRITE_TO_BROKEN_STREAM

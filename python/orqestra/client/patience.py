@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from grpc.aio import AioRpcError
 
 from orqestra.client import failures
-from orqestra.client.failures import Failure
+from orqestra.client.failures import CallFailed, Failure
 
 # Longer than a server takes to restart or a Postgres to fail over, shorter than a caller gives up.
 TOTAL_SECONDS: Final = 30.0
@@ -70,7 +70,7 @@ class Deadline:
 
 
 class Caller:
-    """Makes unary calls to the server at `address`."""
+    """Makes calls to the server at `address`."""
 
     def __init__(self, address: str, patience: Patience) -> None:
         self.address = address
@@ -91,7 +91,7 @@ class Caller:
         while True:
             try:
                 return await method(request, timeout=deadline.call_seconds)
-            except AioRpcError as failed:
+            except (AioRpcError, CallFailed) as failed:
                 failure = failures.read(failed, self.address)
                 if not may_repeat(failure, repeatable=repeatable):
                     raise failure.error from failed

@@ -13,9 +13,7 @@ class SubmitCalls:
     """The calls as the generated stub would make them, but for their requests, which are encoded already."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.single: grpc.aio.UnaryUnaryMultiCallable[bytes, jobs_pb2.SubmitResponse] = channel.unary_unary(
-            f"/{_SERVICE}/Submit", response_deserializer=jobs_pb2.SubmitResponse.FromString
-        )
+        self.channel = channel
         self.batch: grpc.aio.UnaryUnaryMultiCallable[bytes, jobs_pb2.SubmitBatchResponse] = channel.unary_unary(
             f"/{_SERVICE}/SubmitBatch", response_deserializer=jobs_pb2.SubmitBatchResponse.FromString
         )
