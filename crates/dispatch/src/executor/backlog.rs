@@ -24,9 +24,8 @@ pub enum StartError {
 /// How far a command has come.
 enum Phase {
     Waiting(Arc<Command>),
-    /// In the hands of a spawner.
-    Launching,
-    Running,
+    /// In the hands of a spawner, or of the reaper.
+    Begun,
 }
 
 /// What `withdraw` found.
@@ -34,17 +33,19 @@ enum Phase {
 pub enum Withdrawal {
     /// It was waiting and will never start.
     Withdrawn,
-    /// Too late: a spawner has it and will tell how that went.
-    Launching,
-    /// It runs, or there is no such key.
-    Other,
+    /// Too late: a spawner has it and will tell how that went, or has told it.
+    Begun,
+    /// There is no such key.
+    Unknown,
 }
 
 /// Shared by the caller (`add`, `open`), the spawners (`next`) and the reaper (all else).
 #[derive(Default)]
 pub struct Backlog {
     inner: Mutex<Inner>,
-    changed: Condvar,
+    /// One spawner is woken for each command that may start: who is woken for nothing costs the others a turn.
+    startable: Condvar,
+    closed: Condvar,
 }
 
 /// When commands that wait may start.
@@ -88,14 +89,17 @@ impl Backlog {
         }
         inner.accept(commands)?;
         drop(inner);
-        self.changed.notify_all();
+        self.wake(commands.len());
         Ok(())
     }
 
     /// Has commands start within this window from now on.
     pub fn open(&self, window: Window) {
-        self.lock().window = window;
-        self.changed.notify_all();
+        let mut inner = self.lock();
+        inner.window = window;
+        let waiting = inner.order.len();
+        drop(inner);
+        self.wake(waiting);
     }
 
     /// The next command to start; waits for one that may. None: the spawner is to end.
@@ -111,7 +115,7 @@ impl Backlog {
                 return Some(command);
             }
             inner = self
-                .changed
+                .startable
                 .wait(inner)
                 .unwrap_or_else(PoisonError::into_inner);
         }
@@ -125,8 +129,8 @@ impl Backlog {
                 inner.phases.remove(&key);
                 Withdrawal::Withdrawn
             }
-            Some(Phase::Launching) => Withdrawal::Launching,
-            Some(Phase::Running) | None => Withdrawal::Other,
+            Some(Phase::Begun) => Withdrawal::Begun,
+            None => Withdrawal::Unknown,
         }
     }
 
@@ -140,36 +144,27 @@ impl Backlog {
         self.lock().keys(|phase| matches!(phase, Phase::Waiting(_)))
     }
 
-    /// The commands in the hands of spawners.
-    pub fn launching(&self) -> Vec<u64> {
-        self.lock().keys(|phase| matches!(phase, Phase::Launching))
+    /// The commands that were started, or are just being started, and have not ended.
+    pub fn begun(&self) -> Vec<u64> {
+        self.lock().keys(|phase| matches!(phase, Phase::Begun))
     }
 
-    /// Whether this command was taken and does not run yet.
-    pub fn is_pending(&self, key: u64) -> bool {
-        matches!(
-            self.lock().phases.get(&key),
-            Some(Phase::Waiting(_) | Phase::Launching)
-        )
-    }
-
-    /// A spawner has handed this command over.
-    pub fn launched(&self, key: u64) {
-        self.lock().phases.insert(key, Phase::Running);
+    /// Whether this command was taken and has not ended.
+    pub fn holds(&self, key: u64) -> bool {
+        self.lock().phases.contains_key(&key)
     }
 
     /// These have ended: their keys are free again.
     pub fn forget(&self, keys: impl Iterator<Item = u64>) {
         let mut inner = self.lock();
+        let before = inner.running;
         for key in keys {
             let phase = inner.phases.remove(&key);
-            inner.running -= usize::from(matches!(phase, Some(Phase::Launching | Phase::Running)));
+            inner.running -= usize::from(matches!(phase, Some(Phase::Begun)));
         }
-        let waits = !inner.order.is_empty();
+        let startable = inner.order.len().min(before - inner.running);
         drop(inner);
-        if waits {
-            self.changed.notify_all();
-        }
+        self.wake(startable);
     }
 
     /// How many commands have been taken and not ended.
@@ -185,16 +180,26 @@ impl Backlog {
     /// Ends the spawners.
     pub fn close(&self) {
         self.lock().closed = true;
-        self.changed.notify_all();
+        self.startable.notify_all();
+        self.closed.notify_all();
     }
 
     /// Waits for `close`, for at most `patience`.
     pub fn wait_closed(&self, patience: Duration) {
         // The lock comes back poisoned or not; either way the wait is over.
         drop(
-            self.changed
+            self.closed
                 .wait_timeout_while(self.lock(), patience, |inner| !inner.closed),
         );
+    }
+
+    /// So many commands may be started that could not be before. A spawner that is busy looks by itself.
+    fn wake(&self, startable: usize) {
+        match startable {
+            0 => {}
+            1 => self.startable.notify_one(),
+            _ => self.startable.notify_all(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -241,7 +246,7 @@ impl Inner {
             };
             if let Phase::Waiting(command) = phase {
                 let command = Arc::clone(command);
-                *phase = Phase::Launching;
+                *phase = Phase::Begun;
                 self.running += 1;
                 return Some(command);
             }

@@ -66,13 +66,13 @@ impl Command {
         Ok(Program {
             paths: self.paths(name)?,
             argv: argv
-                .map(|(index, word)| text(word, || format!("argv[{index}]")))
+                .map(|(index, word)| text([word], || format!("argv[{index}]")))
                 .collect::<Result<_, _>>()?,
             env: env.chain(told).collect::<Result<_, _>>()?,
             cwd: self
                 .cwd
                 .as_ref()
-                .map(|cwd| text(cwd, || "cwd".into()))
+                .map(|cwd| text([cwd], || "cwd".into()))
                 .transpose()?,
             niceness: self.limits.nice,
             limits: self.limits.of_process(!counted && self.has_own_user()),
@@ -112,13 +112,13 @@ impl Command {
 
     fn paths(&self, name: &[u8]) -> Result<Vec<CString>, String> {
         if name.contains(&b'/') {
-            return Ok(vec![text(name, || "argv[0]".into())?]);
+            return Ok(vec![text([name], || "argv[0]".into())?]);
         }
         let folders = self.search_path().split(|&byte| byte == b':');
         // An empty entry is the working directory, as in a shell.
         let folders = folders.map(|folder| if folder.is_empty() { b"." } else { folder });
         folders
-            .map(|folder| text(&[folder, b"/", name].concat(), || "argv[0] or PATH".into()))
+            .map(|folder| text([folder, b"/", name], || "argv[0] or PATH".into()))
             .collect()
     }
 }
@@ -131,10 +131,19 @@ fn variable(name: &[u8], value: &[u8]) -> Result<CString, String> {
             shown()
         ));
     }
-    text(&[name, b"=", value].concat(), shown)
+    text([name, b"=", value], shown)
 }
 
-fn text(bytes: &[u8], field: impl Fn() -> String) -> Result<CString, String> {
+/// One string of these parts, made in one piece: there are many of them for each command.
+fn text<const PARTS: usize>(
+    parts: [&[u8]; PARTS],
+    field: impl Fn() -> String,
+) -> Result<CString, String> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut bytes = Vec::with_capacity(length + 1);
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
     CString::new(bytes)
         .map_err(|error| format!("{}: holds a NUL byte at {}", field(), error.nul_position()))
 }

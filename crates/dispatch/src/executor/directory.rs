@@ -19,6 +19,7 @@ use hashbrown::HashMap;
 use super::command::Command;
 use super::removal::remove_tree;
 use crate::sys::child::User;
+use crate::sys::descriptors::is_empty_directory;
 
 /// The file that holds the output of the previous step.
 const PREVIOUS_OUTPUT: &str = "previous-output";
@@ -155,9 +156,14 @@ impl Directory {
 
 /// Whether a directory is as it was made.
 fn is_untouched(path: &Path) -> bool {
-    let found = fs::symlink_metadata(path);
-    let as_made = found.is_ok_and(|found| found.is_dir() && found.mode() & MODE_BITS == MODE);
-    as_made && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let found = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    found.is_ok_and(|found| {
+        let as_made = found
+            .metadata()
+            .is_ok_and(|now| now.mode() & MODE_BITS == MODE);
+        as_made && is_empty_directory(&found)
+    })
 }
 
 /// Removes directories on a thread of its own, for those that hold much.

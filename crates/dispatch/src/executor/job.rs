@@ -196,10 +196,10 @@ impl Job {
     /// The report of a command whose main process has ended, and of which so many processes are left.
     /// The order matters: KILL for the group while the zombie of its leader still holds the number (see
     /// `signal`), and only then the reaping.
-    /// Gives its group back, too.
-    pub fn finish(mut self, poll: &Poll, left: u32) -> (Exit, Option<Group>) {
+    /// Gives its group back, too. `alone`: there is nobody left whom it could reach.
+    pub fn finish(mut self, poll: &Poll, left: u32, alone: bool) -> (Exit, Option<Group>) {
         self.close(poll);
-        if !self.may_leave() {
+        if !alone && !self.may_leave() {
             self.signal(libc::SIGKILL);
         }
         let reaped = process::reap(&self.child.process);

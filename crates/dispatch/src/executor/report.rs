@@ -200,6 +200,8 @@ impl Outbox {
     pub fn exits(&self, exits: &mut Vec<Exit>) {
         let mut waiting = self.lock();
         waiting.exits.append(exits);
+        // Whoever wakes by it would wait for the lock.
+        drop(waiting);
         self.event.set();
     }
 

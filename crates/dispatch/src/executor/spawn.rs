@@ -170,7 +170,7 @@ impl Spawner {
         let entrance = group.map(Group::entrance).transpose();
         let entrance =
             entrance.map_err(|error| refused("fork", "cannot open its group", &error))?;
-        let entrance = entrance.as_ref();
+        let entrance = entrance.as_deref();
         let child = child::start(program, &standard, entrance, &self.signals, &mut self.stack)
             .map_err(|refusal| explain(command, &refusal))?;
         let since_epoch = SystemTime::now()

@@ -144,6 +144,8 @@ impl Tidings {
         let mut told = self.lock();
         told.trouble = None;
         told.synced.extend(keys);
+        // Whoever wakes by it would wait for the lock.
+        drop(told);
         self.event.set();
     }
 

@@ -56,6 +56,7 @@ mod vigil;
 use crate::executor::{self, Executor, Settings};
 use crate::spool::{Record, Spool};
 use crate::sys::own;
+use crate::sys::process as child_process;
 use hub::Hub;
 use line::Line;
 use message::{Attached, PROTOCOL};
@@ -111,6 +112,8 @@ pub struct Begun {
 /// The folder can't be used, another supervisor lives in it, or the system gives no threads.
 pub fn run(config: Config) -> io::Result<()> {
     own::be_deaf();
+    // In all threads: the kernel wakes one of them at each end of a command that could take SIGCHLD.
+    child_process::block_signals();
     own::raise_descriptor_limit()?;
     // By where it works it is known for whose it is.
     env::set_current_dir(&config.directory)?;

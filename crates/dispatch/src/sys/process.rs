@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::checked;
 
@@ -57,8 +58,7 @@ pub fn is_held(process: &OwnedFd) -> bool {
 /// it counts roughly: a peak that does not clearly exceed our own is unknown, and given as 0.
 pub fn reap(process: &OwnedFd) -> Option<(Ending, Usage)> {
     let (ending, mut usage) = wait(process, libc::WEXITED | libc::WNOHANG).ok()?;
-    let own = own_peak_kb();
-    if usage.max_rss_kb <= own + own / 8 + ROUGHLY_KB {
+    if !exceeds_own_peak(usage.max_rss_kb) {
         usage.max_rss_kb = 0;
     }
     ending.map(|ending| (ending, usage))
@@ -191,6 +191,17 @@ fn wait_for(
 
 fn microseconds(time: libc::timeval) -> u64 {
     time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64
+}
+
+/// Whether a peak is clearly above our own, which never falls: mostly the one known last tells.
+fn exceeds_own_peak(peak_kb: u64) -> bool {
+    static OWN_PEAK_KB: AtomicU64 = AtomicU64::new(0);
+    let exceeds = |own: u64| peak_kb > own + own / 8 + ROUGHLY_KB;
+    exceeds(OWN_PEAK_KB.load(Ordering::Relaxed)) && {
+        let own = own_peak_kb();
+        OWN_PEAK_KB.store(own, Ordering::Relaxed);
+        exceeds(own)
+    }
 }
 
 fn own_peak_kb() -> u64 {

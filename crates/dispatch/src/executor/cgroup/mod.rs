@@ -11,17 +11,22 @@
 
 mod discovery;
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use discovery::usable_cgroup;
 
 use super::census::Process;
 use super::limits::Limits;
 use crate::sys::child::Entrance;
+
+/// So many groups keep their way in open, which takes longer to find than to use. Not all of them:
+/// thousands of commands may run, and each takes three descriptors as it is.
+const ENTRANCES_KEPT: usize = 64;
 
 /// The groups of all commands.
 pub struct Groups {
@@ -32,6 +37,8 @@ pub struct Groups {
 #[derive(Default)]
 struct State {
     made: u64,
+    /// How many keep their way in open.
+    entrances: usize,
     free: Vec<Group>,
     /// Those that were not empty when they were given back.
     occupied: Vec<Group>,
@@ -42,10 +49,13 @@ struct State {
 /// The group of one command.
 pub struct Group {
     path: PathBuf,
+    entrance: Option<Arc<Entrance>>,
     limits: Limits,
     /// Whether the kernel tells the peak of its memory, which can't be set back in all versions: then it
     /// is one command's only.
     has_peak: bool,
+    /// Whether its processes are counted.
+    counts_processes: bool,
     /// How many members had been killed for want of memory before the command began.
     ooms: u64,
     killed: bool,
@@ -71,6 +81,7 @@ impl Groups {
     pub fn give_back(&self, group: Group, is_empty: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if group.killed || group.has_peak {
+            state.entrances -= usize::from(group.entrance.is_some());
             state.spent.push(group.path);
             state.spent.retain(|path| !remove(path));
         } else if is_empty {
@@ -107,7 +118,16 @@ impl Groups {
         state.made += 1;
         let path = self.base.join(format!("command-{}", state.made));
         drop(state);
-        Group::make(path)
+        Group::make(path).map(|group| self.keep_open(group))
+    }
+
+    fn keep_open(&self, mut group: Group) -> Group {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.entrances < ENTRANCES_KEPT {
+            group.entrance = entrance(&group.path).ok().map(Arc::new);
+            state.entrances += usize::from(group.entrance.is_some());
+        }
+        group
     }
 }
 
@@ -119,20 +139,25 @@ impl Group {
         Ok(Self {
             limits: Limits::default(),
             has_peak: path.join("memory.peak").exists(),
+            counts_processes: path.join("pids.max").exists(),
             ooms: 0,
             killed: false,
+            entrance: None,
             path,
         })
     }
 
-    /// The way in. Held only while a command starts: thousands may run.
-    pub fn entrance(&self) -> io::Result<Entrance> {
-        entrance(&self.path)
+    /// The way in.
+    pub fn entrance(&self) -> io::Result<Arc<Entrance>> {
+        match &self.entrance {
+            Some(kept) => Ok(Arc::clone(kept)),
+            None => entrance(&self.path).map(Arc::new),
+        }
     }
 
     /// Whether its processes are counted.
     pub fn counts_processes(&self) -> bool {
-        self.path.join("pids.max").exists()
+        self.counts_processes
     }
 
     /// Its members that live, with those of groups that they have made in it.
@@ -206,8 +231,14 @@ impl Group {
 
 /// The way into the group with this directory.
 fn entrance(path: &Path) -> io::Result<Entrance> {
-    let directory = OwnedFd::from(File::open(path)?);
-    Ok(Entrance { directory })
+    // Only to be named to the kernel, which is cheaper than to be read.
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(path)?;
+    Ok(Entrance {
+        directory: OwnedFd::from(directory),
+    })
 }
 
 /// The groups in the one with this directory.

@@ -157,7 +157,9 @@ impl Reaper {
         if count > 0 {
             self.lookout.leave(left, mark);
         }
-        let (exit, group) = job.finish(&self.poll, count);
+        // What descends from a main process that has ended comes to us, if anything does.
+        let alone = !self.lookout.may_find(true);
+        let (exit, group) = job.finish(&self.poll, count, alone);
         self.ended.push(exit);
         self.clean(directory, count > 0);
         self.give_back(group, count == 0);

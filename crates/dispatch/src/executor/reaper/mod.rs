@@ -141,7 +141,7 @@ impl Reaper {
             self.expire();
             self.conclude();
             self.report();
-            if self.backlog.is_empty() {
+            if self.lookout.has_adopted() && self.backlog.is_empty() {
                 self.lookout.clear();
             }
         }
@@ -194,7 +194,6 @@ impl Reaper {
 
     fn admit(&mut self, launched: Launched) {
         let key = launched.command.key;
-        self.backlog.launched(key);
         let early = self.early.remove(&key).unwrap_or_default();
         let mut job = Job::new(launched, self.ways.bounds);
         if let Err(error) = job.watch(&self.poll) {
@@ -218,8 +217,6 @@ impl Reaper {
     }
 
     fn refuse(&mut self, key: u64, failure: Failure) {
-        self.backlog.launched(key);
-        self.early.remove(&key);
         self.ended
             .push(Exit::unstarted(key, Reason::SpawnFailed, Some(failure)));
     }
@@ -229,11 +226,11 @@ impl Reaper {
         if !self.jobs.contains_key(&key) {
             match self.backlog.withdraw(key) {
                 Withdrawal::Withdrawn => self.withdrawn(key),
-                Withdrawal::Launching => {
+                Withdrawal::Begun => {
                     let early = self.early.entry(key).or_default();
                     early.signal = early.signal.max(Some(signal));
                 }
-                Withdrawal::Other => {}
+                Withdrawal::Unknown => {}
             }
             return;
         }
@@ -250,7 +247,6 @@ impl Reaper {
     }
 
     fn withdrawn(&mut self, key: u64) {
-        self.early.remove(&key);
         self.ended
             .push(Exit::unstarted(key, Reason::Cancelled, None));
     }
@@ -258,7 +254,7 @@ impl Reaper {
     fn follow(&mut self, key: u64, offsets: [u64; 2]) {
         if let Some(job) = self.jobs.get_mut(&key) {
             job.follow(offsets, &self.outbox);
-        } else if self.backlog.is_pending(key) {
+        } else if self.backlog.holds(key) {
             self.early.entry(key).or_default().follow = Some(offsets);
         }
     }
@@ -279,9 +275,7 @@ impl Reaper {
             .into_iter()
             .for_each(|key| self.end(key, Signal::Cancel));
         if kill {
-            let launching = self.backlog.launching();
-            let all: Vec<u64> = self.jobs.keys().copied().chain(launching).collect();
-            for key in all {
+            for key in self.backlog.begun() {
                 self.end(key, Signal::Kill);
             }
         }
@@ -307,6 +301,9 @@ impl Reaper {
     /// Hands over what has ended in this round.
     fn report(&mut self) {
         if !self.ended.is_empty() {
+            for exit in &self.ended {
+                self.early.remove(&exit.key);
+            }
             self.backlog.forget(self.ended.iter().map(|exit| exit.key));
             self.outbox.exits(&mut self.ended);
         }
