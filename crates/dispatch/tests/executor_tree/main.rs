@@ -26,7 +26,7 @@ macro_rules! cases {
 }
 
 const CASES: &[Case] = cases![
-    orphans::a_thousand_double_forks_leave_no_zombie,
+    orphans::ten_thousand_double_forks_leave_no_zombie,
     leftovers::a_background_child_is_killed_and_counted,
     leftovers::who_leaves_the_session_is_found,
     leftovers::who_has_forked_twice_is_found,

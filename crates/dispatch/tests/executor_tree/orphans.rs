@@ -7,21 +7,24 @@ use orqestra_dispatch::executor::Command;
 
 use crate::harness::{Harness, shell};
 
-pub fn a_thousand_double_forks_leave_no_zombie(harness: &mut Harness) {
-    // Given: commands whose grandchildren lose their parents while the command runs.
-    let commands: Vec<_> = (0..100)
-        .map(|key| {
-            let script = "for n in 0 1 2 3 4 5 6 7 8 9; do (true &) ; done";
-            Arc::new(Command {
-                key,
-                ..shell(script)
+pub fn ten_thousand_double_forks_leave_no_zombie(harness: &mut Harness) {
+    // Given: commands each of which has a hundred grandchildren, whose parents end before them.
+    let script =
+        "for n in 0 1 2 3 4 5 6 7 8 9; do (for m in 0 1 2 3 4 5 6 7 8 9; do : & done); done";
+    for portion in 0..10 {
+        let commands: Vec<_> = (0..10)
+            .map(|number| {
+                Arc::new(Command {
+                    key: portion * 10 + number,
+                    ..shell(script)
+                })
             })
-        })
-        .collect();
-    // When
-    harness.executor.start(&commands).expect("free keys");
-    harness.until(|harness| harness.exits.len() == 100);
-    harness.exits.clear();
+            .collect();
+        // When
+        harness.executor.start(&commands).expect("free keys");
+        harness.until(|harness| harness.exits.len() == 10);
+        harness.exits.clear();
+    }
     // Then
     all_are_gone();
 }
