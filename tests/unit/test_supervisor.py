@@ -32,7 +32,7 @@ from tests.support.supervising import (
 )
 
 MB = 1 << 20
-# A supervisor that has run a thousand commands, and what a gigabyte of output may add.
+# A supervisor that has run a thousand commands or holds five thousand, and what a gigabyte of output may add.
 RSS_BYTES = 15 * MB
 OUTPUT_RSS_BYTES = 20 * MB
 # Signals 32 and 33: make lets its children ignore them, and no call of the C library, or of Python, undoes that.
@@ -252,6 +252,31 @@ def test_a_supervisor_is_small_after_a_thousand_commands_and_a_gigabyte(supervis
     exit_ = run(supervisor, shell("head -c 1G /dev/zero"))
     assert (exit_.stdout_bytes, len(exit_.stdout)) == (1 << 30, MB)
     assert process.memory_info().rss < small + OUTPUT_RSS_BYTES
+
+
+def test_a_supervisor_is_small_while_and_after_five_thousand_commands_wait(tmp_path: Path) -> None:
+    # Given: nothing may start, and what waits is as long as what a worker hands over.
+    environment = [(f"VARIABLE_{number}".encode(), b"%024d" % number) for number in range(7)]
+    fields = {"env": environment, "directory": os.fsencode(tmp_path / "jobs"), "cwd": b"/tmp", "tag": bytes(20)}
+    with supervised(tmp_path) as supervisor:
+        process = psutil.Process(supervisor.pid)
+        supervisor.bound(4, 0)
+        # When
+        supervisor.start([command(key=key, argv=[b"/bin/sh", b"-c", b"true"], **fields) for key in range(5000)])
+        supervisor.start([shell("exit 0", key=5000)])
+        supervisor.withdraw([5000])
+        (last,) = exits(supervisor, 1)
+        assert (last.key, last.reason) == (5000, "cancelled")
+        # Then
+        assert process.memory_info().rss < RSS_BYTES
+        supervisor.bound(4, 2**63)
+        ended = 0
+        while ended < 5000:
+            some = exits(supervisor, 1)
+            assert {exit_.reason for exit_ in some} == {"exited"}
+            supervisor.forget([exit_.key for exit_ in some])
+            ended += len(some)
+        assert process.memory_info().rss < RSS_BYTES
 
 
 @pytest.mark.everywhere

@@ -13,12 +13,14 @@
 //! their results on disk, and [`supervisor`] is the process in which both live. `sys` is where they meet it.
 //! They are for Linux; elsewhere workers do without (`python/orqestra/worker/portable`).
 //!
-//! [`error`] is what the pure ones answer to input that breaks their contract. [`bench`] measures how
+//! `codec` is how values stand in the bytes that daemon, supervisor and disk exchange. [`error`] is what the pure ones answer to input that breaks their contract. [`bench`] measures how
 //! fast commands could start at best. `python` holds the thin shells that make up
 //! `orqestra._dispatch`; it is built with the feature of that name.
 
 pub mod backoff;
 pub mod bench;
+#[cfg(target_os = "linux")]
+mod codec;
 pub mod error;
 #[cfg(target_os = "linux")]
 pub mod executor;

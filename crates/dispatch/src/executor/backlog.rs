@@ -7,10 +7,14 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::command::Command;
+use super::packing::Packed;
 use crate::sys::own;
 
 /// Keys are below this: the numbers of descriptors are made of them.
 pub const KEY_END: u64 = 1 << 62;
+
+/// So many commands wait as they are; the rest is packed.
+const WHOLE: usize = 256;
 
 /// Why commands were not taken. None of the batch was.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,9 +27,33 @@ pub enum StartError {
 
 /// How far a command has come.
 enum Phase {
-    Waiting(Arc<Command>),
+    Waiting(Waiting),
     /// In the hands of a spawner, or of the reaper.
     Begun,
+}
+
+/// A command that waits.
+enum Waiting {
+    Whole(Arc<Command>),
+    Packed(Packed),
+}
+
+impl Waiting {
+    /// One before which so many wait.
+    fn behind(waiting: usize, command: &Arc<Command>) -> Self {
+        if waiting < WHOLE {
+            Self::Whole(Arc::clone(command))
+        } else {
+            Self::Packed(Packed::of(command))
+        }
+    }
+
+    fn take(self) -> Arc<Command> {
+        match self {
+            Self::Whole(command) => command,
+            Self::Packed(packed) => Arc::new(packed.unpack()),
+        }
+    }
 }
 
 /// What `withdraw` found.
@@ -110,9 +138,10 @@ impl Backlog {
                 return None;
             }
             if inner.may_start()
-                && let Some(command) = inner.pop()
+                && let Some(waiting) = inner.pop()
             {
-                return Some(command);
+                drop(inner);
+                return Some(waiting.take());
             }
             inner = self
                 .startable
@@ -210,7 +239,7 @@ impl Backlog {
 impl Inner {
     fn accept(&mut self, commands: &[Arc<Command>]) -> Result<(), StartError> {
         for (position, command) in commands.iter().enumerate() {
-            let phase = Phase::Waiting(Arc::clone(command));
+            let phase = Phase::Waiting(Waiting::behind(self.order.len() + position, command));
             let usable = command.key < KEY_END && !self.phases.contains_key(&command.key);
             if !usable {
                 for taken in &commands[..position] {
@@ -239,16 +268,14 @@ impl Inner {
             .collect()
     }
 
-    fn pop(&mut self) -> Option<Arc<Command>> {
+    fn pop(&mut self) -> Option<Waiting> {
         while let Some(key) = self.order.pop_front() {
             let Some(phase) = self.phases.get_mut(&key) else {
                 continue;
             };
-            if let Phase::Waiting(command) = phase {
-                let command = Arc::clone(command);
-                *phase = Phase::Begun;
+            if let Phase::Waiting(waiting) = std::mem::replace(phase, Phase::Begun) {
                 self.running += 1;
-                return Some(command);
+                return Some(waiting);
             }
         }
         None

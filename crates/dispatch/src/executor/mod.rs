@@ -3,7 +3,7 @@
 //! Knows no Python and no jobs. Read it in this order:
 //!
 //! - `command`: what is to be run, and within which `limits`.
-//! - `backlog`: where commands wait for a spawner.
+//! - `backlog`: where commands wait for a spawner, in bytes (`packing`) if there are many.
 //! - `spawn`: the spawners, a few threads that live as long as their children (`sys::child` tells
 //!   why and how).
 //! - `directory`: the private directories of commands; `removal`: how one goes, whatever is in it.
@@ -42,6 +42,7 @@ mod ladder;
 mod limits;
 mod lookout;
 mod mailbox;
+pub(crate) mod packing;
 mod reading;
 mod reaper;
 mod removal;

@@ -5,8 +5,8 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-use super::codec::Malformed;
 use super::message::{FRAME_BYTES_MAX, LENGTH_BYTES};
+use crate::codec::Malformed;
 
 const READ_BYTES: usize = 64 * 1024;
 /// What is kept of a buffer that has become large once.

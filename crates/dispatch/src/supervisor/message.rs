@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::codec::{Decoder, Encoder, Malformed};
-use super::command::{command, put_command};
+use crate::codec::{Decoder, Encoder, Malformed};
+use crate::executor::packing::{command, put_command};
 use crate::executor::{Command, Live, Window};
 
 /// Raised whenever an older end would misread a frame.

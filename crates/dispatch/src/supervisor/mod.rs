@@ -5,7 +5,7 @@
 //! command has a key and a tag that the daemon chose, and the daemon is told the end of each until it
 //! says that it may be forgotten. Read it in this order:
 //!
-//! - `message`, `command`, `codec`: what the two say to each other.
+//! - `message`: what the two say to each other.
 //! - `line`: a socket on which that goes, without ever waiting.
 //! - `holdings`: what is held, and what has to be told. Pure.
 //! - `record`: an end, as it is kept on disk and told.
@@ -35,8 +35,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub mod client;
-mod codec;
-mod command;
 mod disk;
 mod door;
 mod gathering;

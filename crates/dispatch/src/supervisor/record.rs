@@ -1,6 +1,6 @@
 //! The end of a command as it stands in the spool and travels to the daemon, with the caller's tag.
 
-use super::codec::{Decoder, Encoder, Malformed};
+use crate::codec::{Decoder, Encoder, Malformed};
 use crate::executor::{Ending, Exit, Failure};
 
 /// The first byte of a record: a later version may write others.

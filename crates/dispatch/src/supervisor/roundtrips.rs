@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::codec::Malformed;
 use super::message::{Attach, Attached, Held, LENGTH_BYTES, ToDaemon, ToSupervisor};
 use super::record;
+use crate::codec::Malformed;
 use crate::executor::{
     Command, Ending, Exit, Failure, Limits, Output, Reason, Usage, User, Window,
 };

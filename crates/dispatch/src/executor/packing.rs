@@ -1,9 +1,28 @@
-//! A command in bytes.
+//! A command in bytes: so it comes from the daemon, and so it waits where many do. In pieces, it takes three
+//! times the memory.
 
 use std::time::Duration;
 
-use super::codec::{Decoder, Encoder, Malformed};
-use crate::executor::{Command, Limits, User};
+use super::{Command, Limits, User};
+use crate::codec::{Decoder, Encoder, Malformed};
+
+/// A command in as little memory as it can be.
+pub struct Packed(Box<[u8]>);
+
+impl Packed {
+    /// Packs it.
+    pub fn of(packed: &Command) -> Self {
+        let mut body = Encoder::default();
+        put_command(&mut body, packed);
+        Self(body.finish().into_boxed_slice())
+    }
+
+    /// The command.
+    pub fn unpack(&self) -> Command {
+        // Only `of` makes these.
+        command(&mut Decoder::new(&self.0)).expect("what was packed can be unpacked")
+    }
+}
 
 /// Writes a command.
 pub fn put_command(body: &mut Encoder, command: &Command) {
