@@ -235,6 +235,12 @@ impl Job {
             .for_each(|output| output.close(poll));
     }
 
+    /// Whether it was refused processes, and failed.
+    fn was_refused_processes(&self, ending: Ending) -> bool {
+        let group = self.group.as_ref();
+        ending != Ending::Code(0) && group.is_some_and(Group::had_too_many)
+    }
+
     fn was_short_of_memory(&self) -> bool {
         let group = self.group.as_ref();
         group.is_some_and(Group::was_short_of_memory)
@@ -247,7 +253,11 @@ impl Job {
             (Some(Stop::Timeout), _) => Reason::Timeout,
             (Some(Stop::Cancel), _) => Reason::Cancelled,
             _ if self.was_short_of_memory() => Reason::Oom,
-            (None, Some(ending)) if self.limits.ended(ending, usage) => Reason::ResourceLimit,
+            (None, Some(ending))
+                if self.limits.ended(ending, usage) || self.was_refused_processes(ending) =>
+            {
+                Reason::ResourceLimit
+            }
             (None, Some(Ending::Signal(_))) => Reason::Signalled,
             (None, Some(Ending::Code(_)) | None) => Reason::Exited,
         }

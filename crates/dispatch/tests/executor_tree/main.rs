@@ -2,6 +2,7 @@
 //!
 //! Without the usual test harness, which would run this on another thread.
 
+mod bounds;
 #[path = "../executor/harness.rs"]
 #[expect(dead_code, reason = "shared with the tests that need no main thread")]
 mod harness;
@@ -45,6 +46,9 @@ const CASES: &[Case] = cases![
 /// In a group, nobody is lost sight of.
 const WITHOUT_GROUPS: &[Case] = cases![leftovers::a_stray_is_told_and_dies_with_the_last_command];
 
+/// Where the kernel counts the processes of a group.
+const COUNTED: &[Case] = cases![bounds::who_is_refused_a_process_has_reached_a_limit];
+
 fn main() {
     let wanted: Vec<String> = std::env::args()
         .skip(1)
@@ -61,18 +65,31 @@ fn main() {
     std::fs::remove_dir(leftovers::place()).expect("no directory of a command is left");
 }
 
+/// Those that are run with this group, or without one.
+fn cases(cgroup: Option<&Path>) -> Vec<Case> {
+    let controllers = cgroup.map(|group| std::fs::read_to_string(group.join("cgroup.controllers")));
+    let is_counted =
+        controllers.is_some_and(|names| names.is_ok_and(|names| names.contains("pids")));
+    let lonely = if cgroup.is_none() {
+        WITHOUT_GROUPS
+    } else {
+        &[]
+    };
+    let counted = if is_counted { COUNTED } else { &[] };
+    [CASES, lonely, counted].concat()
+}
+
 fn run(cgroup: Option<&Path>, wanted: &[String]) {
     let settings = Settings {
         cgroup: cgroup.map(Path::to_path_buf),
         ..harness::settings()
     };
     let (executor, reaper) = Executor::prepare(settings).expect("threads and descriptors");
-    let (wanted, grouped) = (wanted.to_vec(), cgroup.is_some());
+    let (wanted, chosen) = (wanted.to_vec(), cases(cgroup));
     let cases = thread::spawn(move || {
         // Dropped at the end, also by a failed assertion, and with it the reaper ends.
         let mut harness = Harness::with(executor);
-        let lonely = if grouped { &[] } else { WITHOUT_GROUPS };
-        for (name, case) in CASES.iter().chain(lonely) {
+        for (name, case) in chosen {
             if wanted.is_empty() || wanted.iter().any(|word| name.contains(word)) {
                 println!("test {name}");
                 case(&mut harness);

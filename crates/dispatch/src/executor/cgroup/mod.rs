@@ -58,6 +58,8 @@ pub struct Group {
     counts_processes: bool,
     /// How many members had been killed for want of memory before the command began.
     ooms: u64,
+    /// How many processes it had been refused.
+    refused: u64,
     killed: bool,
 }
 
@@ -134,17 +136,23 @@ impl Groups {
 impl Group {
     fn make(path: PathBuf) -> io::Result<Self> {
         fs::create_dir(&path)?;
+        Ok(Self::at(path))
+    }
+
+    /// The one with this directory, as it was made.
+    fn at(path: PathBuf) -> Self {
         // Who is short of memory ends as a whole, not by the one process that happens to be the largest.
         fs::write(path.join("memory.oom.group"), "1").ok();
-        Ok(Self {
+        Self {
             limits: Limits::default(),
             has_peak: path.join("memory.peak").exists(),
             counts_processes: path.join("pids.max").exists(),
             ooms: 0,
+            refused: 0,
             killed: false,
             entrance: None,
             path,
-        })
+        }
     }
 
     /// The way in.
@@ -186,6 +194,11 @@ impl Group {
         self.limits.memory_bytes.is_some() && self.count_ooms() > self.ooms
     }
 
+    /// Whether it was refused a process because it had as many as it may.
+    pub fn had_too_many(&self) -> bool {
+        self.limits.processes.is_some() && self.count_refused() > self.refused
+    }
+
     /// The peak of the memory of all members together; 0 where the kernel does not tell.
     pub fn peak_kb(&self) -> u64 {
         if !self.has_peak {
@@ -207,6 +220,9 @@ impl Group {
         if limits.memory_bytes.is_some() {
             self.ooms = self.count_ooms();
         }
+        if limits.processes.is_some() {
+            self.refused = self.count_refused();
+        }
     }
 
     fn limit(&self, file: &str, before: Option<u64>, now: Option<u64>) {
@@ -218,11 +234,20 @@ impl Group {
     }
 
     fn count_ooms(&self) -> u64 {
-        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
-        value(&events, "oom_kill")
+        self.count("memory.events", "oom_kill")
     }
 
-    fn is_empty(&self) -> bool {
+    fn count_refused(&self) -> u64 {
+        self.count("pids.events", "max")
+    }
+
+    fn count(&self, file: &str, event: &str) -> u64 {
+        let events = fs::read_to_string(self.path.join(file)).unwrap_or_default();
+        value(&events, event)
+    }
+
+    /// Whether it has no members.
+    pub fn is_empty(&self) -> bool {
         // Members of groups within it count.
         let events = fs::read_to_string(self.path.join("cgroup.events"));
         events.is_ok_and(|events| value(&events, "populated") == 0)
@@ -261,4 +286,58 @@ fn value(text: &str, name: &str) -> u64 {
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));
     let found = lines.find(|(key, _)| *key == name);
     found.map_or(0, |(_, number)| number.parse().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A plain directory with the files of a group on a system with controllers, as they are read; what the
+    /// kernel would do is done by hand. With the kernel's own: `tests/executor_tree`, where it has them.
+    #[test]
+    fn in_a_directory_that_looks_like_a_group_the_right_files_are_written_and_read() {
+        // Given
+        let name = format!("orqestra-not-a-group-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a directory");
+        let file = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default();
+        let set = |name: &str, text: &str| fs::write(path.join(name), text).expect("a file");
+        set("memory.peak", "0\n");
+        set(
+            "memory.events",
+            "low 0\noom 1\noom_kill 1\noom_group_kill 0\n",
+        );
+        set("pids.max", "max\n");
+        set("pids.events", "max 7\n");
+        let mut group = Group::at(path.clone());
+        assert!(group.counts_processes());
+        assert_eq!(file("memory.oom.group"), "1");
+        // When
+        group.prepare(&Limits {
+            memory_bytes: Some(512 << 20),
+            processes: Some(64),
+            ..Limits::default()
+        });
+        // Then
+        let written = ["memory.max", "memory.swap.max", "pids.max"].map(file);
+        assert_eq!(written, ["536870912", "0", "64"]);
+        assert!(!group.was_short_of_memory() && !group.had_too_many());
+        // When: the kernel refuses, kills and measures.
+        set(
+            "memory.events",
+            "low 0\noom 2\noom_kill 2\noom_group_kill 1\n",
+        );
+        set("pids.events", "max 8\n");
+        set("memory.peak", "536870912\n");
+        // Then
+        assert!(group.was_short_of_memory() && group.had_too_many());
+        assert_eq!(group.peak_kb(), 512 << 10);
+        // When: the next command has no limits.
+        group.prepare(&Limits::default());
+        // Then
+        let written = ["memory.max", "memory.swap.max", "pids.max"].map(file);
+        assert_eq!(written, ["max", "max", "max"]);
+        assert!(!group.was_short_of_memory() && !group.had_too_many());
+        fs::remove_dir_all(path).expect("it goes");
+    }
 }
