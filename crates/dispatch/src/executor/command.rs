@@ -29,7 +29,7 @@ pub struct Command {
     /// How long it has between TERM and KILL.
     pub grace: Duration,
     /// Where it is given a directory for itself and its user alone, which is empty when it starts and
-    /// goes with all in it after its end. It is told of it as `ORQESTRA_TMPDIR`, and as `TMPDIR` unless
+    /// goes with all in it after the end of its last process. It is told of it as `ORQESTRA_TMPDIR`, and as `TMPDIR` unless
     /// `env` has one.
     pub directory: Option<Vec<u8>>,
     /// What a file in that directory holds, of which it is told as `ORQESTRA_PREVIOUS_OUTPUT_FILE`.
@@ -38,8 +38,8 @@ pub struct Command {
     pub limits: Limits,
     /// Whom it runs as; None: whoever runs this process.
     pub user: Option<User>,
-    /// Whether what it leaves running when it ends by itself may stay. Nobody reads its output any
-    /// more, and the directory goes.
+    /// Whether what it leaves running when it ends by itself may stay, and the directory with the last of
+    /// it. Nobody reads its output any more.
     pub allow_background: bool,
 }
 

@@ -3,11 +3,18 @@
 //! A command leaves nothing behind, nearly always: then no adopted child lives, which one cheap call
 //! tells for all that ended in a round. Only else all processes of the machine are looked at.
 
+use std::time::{Duration, Instant};
+
 use hashbrown::{HashMap, HashSet};
 
 use super::census::{Census, Process};
+use super::cgroup::Group;
+use super::directory::Directory;
 use super::kinship::{self, Claim, Mark, Surroundings};
 use crate::sys::process;
+
+/// How often it is seen whether those that were left still live.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A process for good: number and start.
 pub type Identity = (i32, u64);
@@ -19,6 +26,9 @@ pub struct Lookout {
     /// Whether adopted children live.
     adopted: bool,
     left: Vec<Left>,
+    /// What those have used who have ended since the last time.
+    vacated: Vec<Belongings>,
+    looked: Instant,
     strays: HashSet<Identity>,
 }
 
@@ -27,6 +37,16 @@ struct Left {
     members: Vec<Process>,
     mark: Option<Mark>,
     since: u64,
+    belongings: Belongings,
+}
+
+/// What the processes of a command use until the last of them has ended.
+#[derive(Default)]
+pub struct Belongings {
+    /// Its private directory.
+    pub directory: Option<Directory>,
+    /// Its group.
+    pub group: Option<Group>,
 }
 
 /// The living processes of a command, its main process included.
@@ -58,6 +78,8 @@ impl Lookout {
             adopting,
             adopted: false,
             left: Vec::new(),
+            vacated: Vec::new(),
+            looked: Instant::now(),
             strays: HashSet::new(),
         }
     }
@@ -66,14 +88,50 @@ impl Lookout {
     pub fn reap(&mut self) {
         self.adopted = self.adopting && process::reap_adopted();
         if !self.adopted {
-            self.left.clear();
+            if self.adopting {
+                self.left.iter_mut().for_each(|left| left.members.clear());
+            }
+            self.vacate();
             self.strays.clear();
         }
+    }
+
+    /// Whether it is time to look whether those that were left still live: all that were known of one
+    /// command have ended. From time to time, because it costs a look at each.
+    pub fn is_due(&mut self) -> bool {
+        if self.left.is_empty() || self.looked.elapsed() < LOOK_EVERY {
+            return false;
+        }
+        self.looked = Instant::now();
+        self.left.iter().any(|left| !left.is_known_to_live())
+    }
+
+    /// What nobody uses any more.
+    pub fn take_vacated(&mut self) -> Vec<Belongings> {
+        std::mem::take(&mut self.vacated)
+    }
+
+    /// What is used by whoever was left.
+    pub fn take_left(&mut self) -> impl Iterator<Item = Belongings> {
+        self.left.drain(..).map(|left| left.belongings)
+    }
+
+    fn vacate(&mut self) {
+        let left = std::mem::take(&mut self.left).into_iter();
+        let (over, left): (Vec<_>, Vec<_>) = left.partition(Left::is_over);
+        self.left = left;
+        self.vacated
+            .extend(over.into_iter().map(|left| left.belongings));
     }
 
     /// Whether adopted children live.
     pub fn has_adopted(&self) -> bool {
         self.adopted
+    }
+
+    /// Whether somebody may live whom a command has left.
+    pub fn has_left(&self) -> bool {
+        !self.left.is_empty()
     }
 
     /// Whether a command whose main process has ended may have left something. `in_reach`: that is worth
@@ -89,7 +147,6 @@ impl Lookout {
             left.members
                 .retain(|member| member.is_still(census.get(member.pid)));
         }
-        self.left.retain(|left| !left.members.is_empty());
         self.strays
             .retain(|(pid, start)| census.get(*pid).is_some_and(|now| now.start == *start));
         let running = traces.iter().map(|trace| trace.claim(&census));
@@ -111,6 +168,7 @@ impl Lookout {
         for (left, members) in self.left.iter_mut().zip(of_left) {
             left.members = members;
         }
+        self.vacate();
         let strays = kin.strays.iter();
         self.strays
             .extend(strays.map(|stray| (stray.pid, stray.start)));
@@ -121,12 +179,13 @@ impl Lookout {
     }
 
     /// These stay: no other command gets them as its own, nor what descends from them.
-    pub fn leave(&mut self, members: Members, mark: Option<Mark>) {
+    pub fn leave(&mut self, members: Members, mark: Option<Mark>, belongings: Belongings) {
         let since = members.iter().map(|member| member.start).min();
         self.left.push(Left {
             members,
             mark,
             since: since.unwrap_or(u64::MAX),
+            belongings,
         });
     }
 
@@ -168,6 +227,17 @@ impl Left {
     fn is_complete(&self) -> bool {
         let mut members = self.members.iter();
         members.all(|member| member.is_still(Process::look(member.pid).as_ref()))
+    }
+
+    fn is_known_to_live(&self) -> bool {
+        let mut members = self.members.iter();
+        members.any(|member| member.is_still(Process::look(member.pid).as_ref()))
+    }
+
+    /// Whether nobody lives any more. A group knows more members than can be found.
+    fn is_over(&self) -> bool {
+        let group = self.belongings.group.as_ref();
+        self.members.is_empty() && group.is_none_or(Group::is_empty)
     }
 
     fn claim(&self) -> Claim<'_> {

@@ -205,7 +205,7 @@ fn is_killed(exit: &Exit, count: u32) {
     assert!(!said(exit).is_empty() && !lives(&said(exit)), "{exit:?}");
 }
 
-fn kill(pid: &str) {
+pub fn kill(pid: &str) {
     let pid = pid.parse().expect("a number");
     // SAFETY: takes two integers; the process was made by this test.
     unsafe { libc::kill(pid, libc::SIGKILL) };

@@ -8,6 +8,7 @@ mod bounds;
 mod harness;
 mod leftovers;
 mod orphans;
+mod staying;
 mod stops;
 
 use std::path::Path;
@@ -35,6 +36,8 @@ const CASES: &[Case] = cases![
     leftovers::who_has_cleared_his_environment_is_found_if_he_can_be_of_one_command_only,
     leftovers::the_daemons_of_others_are_left_alone,
     leftovers::what_may_stay_stays_and_is_counted,
+    staying::what_stays_keeps_its_directory_until_it_ends,
+    staying::who_stays_may_leave_somebody_himself,
     leftovers::what_may_stay_is_killed_with_a_command_that_is_cancelled,
     leftovers::a_fork_bomb_has_an_end,
     stops::term_reaches_who_left_the_group,

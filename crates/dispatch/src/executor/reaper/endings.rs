@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use crate::executor::job::Job;
 use crate::executor::ladder::{Action, Due, Ladder};
-use crate::executor::lookout::Members;
+use crate::executor::lookout::{Belongings, Members};
 use crate::executor::report::Stream;
 
 /// What is to be done to all processes of a command. At the end of a round, so that one look around
@@ -107,6 +107,13 @@ impl Reaper {
             };
             self.act(key, task, own);
         }
+        if self.lookout.is_due() {
+            self.look();
+        }
+        for Belongings { directory, group } in self.lookout.take_vacated() {
+            self.clean(directory, true);
+            self.give_back(group, true);
+        }
     }
 
     /// The processes of all commands.
@@ -154,15 +161,17 @@ impl Reaper {
         self.reschedule(key, job.ladder.deadline(), None);
         let (directory, mark) = (job.directory.take(), job.mark.take());
         let count = left.len() as u32;
-        if count > 0 {
-            self.lookout.leave(left, mark);
-        }
         // What descends from a main process that has ended comes to us, if anything does.
         let alone = !self.lookout.may_find(true);
         let (exit, group) = job.finish(&self.poll, count, alone);
         self.ended.push(exit);
-        self.clean(directory, count > 0);
-        self.give_back(group, count == 0);
+        if count > 0 {
+            let belongings = Belongings { directory, group };
+            self.lookout.leave(left, mark, belongings);
+        } else {
+            self.clean(directory, false);
+            self.give_back(group, true);
+        }
     }
 
     /// Lets go of the pipes. What is in them by now still counts: one round of reads empties them.

@@ -153,7 +153,8 @@ impl Reaper {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let deadline = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         // Commands that run may leave orphans at any time.
-        let watchful = self.lookout.has_adopted() || !self.jobs.is_empty();
+        let lookout = &self.lookout;
+        let watchful = lookout.has_adopted() || lookout.has_left() || !self.jobs.is_empty();
         let watch = watchful.then_some(ADOPTED_EVERY);
         [deadline, watch].into_iter().flatten().min()
     }
@@ -316,6 +317,9 @@ impl Drop for Reaper {
     fn drop(&mut self) {
         self.backlog.close();
         if let Some(groups) = &self.ways.groups {
+            for group in self.lookout.take_left().filter_map(|left| left.group) {
+                groups.give_back(group, false);
+            }
             groups.remove();
         }
     }
