@@ -79,6 +79,7 @@ def worker(
     from orqestra import log
     from orqestra.settings import Settings
     from orqestra.worker.daemon import Worker
+    from orqestra.worker.memory import outlast_commands
 
     settings = Settings.load(
         worker_slots=slots,
@@ -88,6 +89,7 @@ def worker(
         servers=server or context.meta.get(SERVER),
     )
     log.configure(settings.log_level, settings.log_format)
+    outlast_commands()
     context.exit(_run(Worker(_options(settings, name, queues, dict(labels))).run))
 
 

@@ -2,13 +2,15 @@
 
 import json
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
 from orqestra.v1.worker_pb2 import Assignment
 from orqestra.worker.surroundings import Surroundings
+from tests.support.supervising import supervisor_pid
 from tests.support.worker_peer import Peer, assignment
-from tests.support.working import working
+from tests.support.working import worker_process, working
 
 NOBODY = "nobody"
 NOBODY_UID = 65534
@@ -67,3 +69,28 @@ def test_a_timeout_is_the_shorter_of_both() -> None:
 
     assert (none.timeout_ms(0), none.timeout_ms(5)) == (0, 5)
     assert (hour.timeout_ms(0), hour.timeout_ms(5), hour.timeout_ms(10**9)) == (3_600_000, 5, 3_600_000)
+
+
+async def test_commands_are_ended_before_worker_and_supervisor_when_memory_is_short(peer: Peer, tmp_path: Path) -> None:
+    own, spared = oom_score("self"), spared_score()
+    command = assignment(1, payload=payload("cat /proc/self/oom_score_adj"))
+
+    async with worker_process(peer, "--state-dir", str(tmp_path)) as process:
+        session = await peer.welcomed()
+        await session.assign(command)
+        result = await session.result(1)
+
+        assert oom_score(process.pid) == oom_score(supervisor_pid(tmp_path / "worker-0")) == spared
+    assert int(result.stdout) == max(own, 500)
+
+
+def oom_score(pid: int | str) -> int:
+    """Return how much sooner than by its size a process is ended."""
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+def spared_score() -> int:
+    """Return what a process that wants to be spared has here: in a container it may not be allowed to."""
+    script = "echo -500 > /proc/self/oom_score_adj"
+    trial = subprocess.run(["sh", "-c", script], stderr=subprocess.DEVNULL, check=False)
+    return -500 if trial.returncode == 0 and oom_score("self") == 0 else oom_score("self")

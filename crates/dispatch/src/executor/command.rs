@@ -77,6 +77,7 @@ impl Command {
             niceness: self.limits.nice,
             limits: self.limits.of_process(!counted && self.has_own_user()),
             user: self.user.clone(),
+            oom_score: None,
         })
     }
 

@@ -23,6 +23,7 @@
 //! takes its group along and nobody else.
 #![deny(unsafe_code)]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -61,7 +62,7 @@ pub use reaper::Reaper;
 pub use removal::remove_tree;
 pub use report::{Exit, Failure, Live, Reason, Reports, Stream};
 
-use crate::sys::{descriptors, process};
+use crate::sys::{descriptors, own, process};
 use backlog::Backlog;
 use cgroup::Groups;
 use directory::Directories;
@@ -72,6 +73,11 @@ use spawn::{Spawner, Supplies};
 
 /// How long `stop` waits for commands that were sent KILL. Longer only if the kernel can't end one.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// When memory is short, the kernel ends whoever uses most of it, with so many thousandths of all memory
+/// added: commands rather than those that look after them.
+const OOM_SCORE: i32 = 500;
+const OOM_SCORE_TEXT: &CStr = c"500";
 
 /// How an executor is made.
 #[derive(Clone, Debug)]
@@ -218,6 +224,8 @@ impl Executor {
             null: Arc::new(descriptors::null()?),
             groups,
             directories,
+            // Never less than ours, which somebody may have raised.
+            oom_score: (own::oom_score() < OOM_SCORE).then_some(OOM_SCORE_TEXT),
         };
         for number in 0..settings.spawners {
             let spawner = Spawner::new(&backlog, &mailbox, supplies.clone())?;

@@ -2,6 +2,7 @@
 //!
 //! They live until the last command has ended: the death of a spawner would kill its children.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -62,6 +63,8 @@ pub struct Supplies {
     pub groups: Option<Arc<Groups>>,
     /// Their directories.
     pub directories: Arc<Directories>,
+    /// How soon the kernel ends them when memory is short.
+    pub oom_score: Option<&'static CStr>,
 }
 
 impl Spawner {
@@ -126,6 +129,10 @@ impl Spawner {
             refused("directory", &format!("cannot make one in {path}"), &error)
         })?;
         let program = command.program(directory.as_ref(), counted);
+        let program = program.map(|program| Program {
+            oom_score: self.supplies.oom_score,
+            ..program
+        });
         let program = program.map_err(|error| Failure {
             stage: "command",
             errno: libc::EINVAL,

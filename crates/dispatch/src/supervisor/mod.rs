@@ -66,6 +66,8 @@ const LOCK: &str = "supervisor.lock";
 const SPOOL: &str = "spool";
 /// The private folders of commands.
 const JOBS: &str = "jobs";
+/// When memory is short, the kernel takes half of it for free from those that look after commands.
+const OOM_SCORE: i32 = -500;
 /// A predecessor that was killed may still be on its way out.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_LOOK: Duration = Duration::from_millis(5);
@@ -112,6 +114,7 @@ pub fn run(config: Config) -> io::Result<()> {
     own::be_deaf();
     // In all threads: the kernel wakes one of them at each end of a command that could take SIGCHLD.
     child_process::block_signals();
+    own::outlast_others(OOM_SCORE);
     own::raise_descriptor_limit()?;
     // By where it works it is known for whose it is.
     env::set_current_dir(&config.directory)?;

@@ -1,6 +1,6 @@
 //! What a process can be on its own account: locked, deaf, the parent of orphans.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
@@ -38,6 +38,21 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
         checked(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
     }
     Ok(limit.rlim_cur)
+}
+
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// How much sooner (or later, below zero) than by its size the kernel ends this process when memory is short.
+pub fn oom_score() -> i32 {
+    let score = fs::read_to_string(OOM_SCORE).ok();
+    score.map_or(0, |score| score.trim().parse().unwrap_or(0))
+}
+
+/// Has the kernel end others first, unless somebody has said something else; only root may.
+pub fn outlast_others(score: i32) {
+    if oom_score() == 0 {
+        fs::write(OOM_SCORE, score.to_string()).ok();
+    }
 }
 
 /// Microseconds since the machine was started, suspended times included.

@@ -2,7 +2,14 @@
 
 use orqestra_dispatch::executor::{Command, Limits, Reason};
 
-use crate::harness::{Harness, shell};
+use crate::harness::{Harness, said, shell};
+
+pub fn commands_are_ended_before_us_when_memory_is_short(harness: &mut Harness) {
+    let exit = harness.run(shell("cat /proc/self/oom_score_adj"));
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").expect("a number");
+    let own: i32 = own.trim().parse().expect("a number");
+    assert_eq!(said(&exit), own.max(500).to_string());
+}
 
 pub fn who_is_refused_a_process_has_reached_a_limit(harness: &mut Harness) {
     let limited = |script: &str| Command {

@@ -44,6 +44,7 @@ const CASES: &[Case] = cases![
     stops::who_outlasts_his_grace_outside_the_group_is_killed,
     stops::the_grace_is_over_when_nobody_is_left,
     stops::kill_reaches_all_at_once,
+    bounds::commands_are_ended_before_us_when_memory_is_short,
 ];
 
 /// In a group, nobody is lost sight of.

@@ -129,6 +129,7 @@ fn nothing() -> Program {
         niceness: None,
         limits: Vec::new(),
         user: None,
+        oom_score: None,
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Program {
     pub limits: Vec<Limit>,
     /// Whom it runs as; None: whoever we are.
     pub user: Option<User>,
+    /// How soon the kernel ends it when memory is short (`oom_score_adj`); None: as soon as us.
+    pub oom_score: Option<&'static CStr>,
 }
 
 /// A bound on one resource. What is above the hard limit that we have ourselves is as good as that.
@@ -150,6 +152,7 @@ pub fn start(
         niceness: program.niceness,
         limits: &program.limits,
         user: program.user.as_ref(),
+        oom_score: program.oom_score,
         enter: None,
         signals,
         standard: [standard.stdin, standard.stdout, standard.stderr].map(AsRawFd::as_raw_fd),
@@ -200,6 +203,7 @@ struct Order<'a> {
     niceness: Option<i32>,
     limits: &'a [Limit],
     user: Option<&'a User>,
+    oom_score: Option<&'static CStr>,
     enter: Option<RawFd>,
     signals: &'a [libc::c_int],
     standard: [RawFd; 3],
