@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use orqestra_dispatch::executor::{Command, Ending, Exit, Limits, Reason, User};
 
 use crate::harness::{Harness, dies, lives, said, shell};
+use crate::namespace;
 
 pub fn a_background_child_is_killed_and_counted(harness: &mut Harness) {
     let exit = harness.run(shell("sleep 600 >/dev/null 2>&1 & sleep 601 & echo $!"));
@@ -181,7 +182,7 @@ pub fn marked(key: u64, script: &str) -> Command {
 
 /// Where the directories of commands are.
 pub fn place() -> PathBuf {
-    let path = std::env::temp_dir().join(format!("orqestra-tree-{}", std::process::id()));
+    let path = std::env::temp_dir().join(format!("orqestra-tree-{}", namespace::unique()));
     std::fs::create_dir_all(&path).expect("a directory");
     path
 }

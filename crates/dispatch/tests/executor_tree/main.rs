@@ -7,6 +7,7 @@ mod bounds;
 #[expect(dead_code, reason = "shared with the tests that need no main thread")]
 mod harness;
 mod leftovers;
+mod namespace;
 mod orphans;
 mod staying;
 mod stops;
@@ -53,24 +54,35 @@ const WITHOUT_GROUPS: &[Case] = cases![leftovers::a_stray_is_told_and_dies_with_
 /// Where the kernel counts the processes of a group.
 const COUNTED: &[Case] = cases![bounds::who_is_refused_a_process_has_reached_a_limit];
 
+/// In a namespace of their own, in which they say which number the next process gets.
+const IN_NAMESPACE: &[Case] = cases![
+    namespace::the_number_of_a_command_that_has_ended_may_be_a_strangers,
+    namespace::the_number_of_who_stayed_may_be_a_strangers,
+    namespace::the_number_of_who_ended_in_his_grace_may_be_a_strangers,
+];
+
 fn main() {
+    let is_alone = namespace::outside().is_some();
     let wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| !word.starts_with('-'))
         .collect();
-    run(None, &wanted);
+    run(None, is_alone, &wanted);
     // The same where the system lets us make control groups.
-    let groups = usable_cgroup(&format!("test-{}", std::process::id()));
+    let groups = usable_cgroup(&format!("test-{}", namespace::unique()));
     println!("with groups: {groups:?}");
     if let Some((directory, _lock)) = groups {
-        run(Some(&directory), &wanted);
+        run(Some(&directory), is_alone, &wanted);
         assert!(!directory.exists(), "{} is left", directory.display());
+    }
+    if !is_alone {
+        namespace::enter();
     }
     std::fs::remove_dir(leftovers::place()).expect("no directory of a command is left");
 }
 
 /// Those that are run with this group, or without one.
-fn cases(cgroup: Option<&Path>) -> Vec<Case> {
+fn cases(cgroup: Option<&Path>, is_alone: bool) -> Vec<Case> {
     let controllers = cgroup.map(|group| std::fs::read_to_string(group.join("cgroup.controllers")));
     let is_counted =
         controllers.is_some_and(|names| names.is_ok_and(|names| names.contains("pids")));
@@ -80,16 +92,18 @@ fn cases(cgroup: Option<&Path>) -> Vec<Case> {
         &[]
     };
     let counted = if is_counted { COUNTED } else { &[] };
-    [CASES, lonely, counted].concat()
+    let all = [CASES, lonely, counted];
+    let chosen: &[&[Case]] = if is_alone { &[IN_NAMESPACE] } else { &all };
+    chosen.concat()
 }
 
-fn run(cgroup: Option<&Path>, wanted: &[String]) {
+fn run(cgroup: Option<&Path>, is_alone: bool, wanted: &[String]) {
     let settings = Settings {
         cgroup: cgroup.map(Path::to_path_buf),
         ..harness::settings()
     };
     let (executor, reaper) = Executor::prepare(settings).expect("threads and descriptors");
-    let (wanted, chosen) = (wanted.to_vec(), cases(cgroup));
+    let (wanted, chosen) = (wanted.to_vec(), cases(cgroup, is_alone));
     let cases = thread::spawn(move || {
         // Dropped at the end, also by a failed assertion, and with it the reaper ends.
         let mut harness = Harness::with(executor);
