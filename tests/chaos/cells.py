@@ -5,6 +5,7 @@ from tests.chaos.commit_cells import commit_cells
 from tests.chaos.crowd_cells import crowd_cells
 from tests.chaos.disaster_cells import disaster_cells
 from tests.chaos.kill_cells import kill_cells
+from tests.chaos.logs_cells import logs_cells
 from tests.chaos.network_cells import network_cells
 from tests.chaos.postgres_cells import postgres_cells
 from tests.chaos.redis_cells import redis_cells
@@ -19,6 +20,7 @@ def all_cells() -> list[Cell]:
         *commit_cells(),
         *disaster_cells(),
         *network_cells(),
+        *logs_cells(),
         *crowd_cells(),
     ]
 

@@ -57,7 +57,8 @@ class Proxy:
         self._targets = targets
         self._random = random.Random(seed)
         self._server: asyncio.Server | None = None
-        self._connections: set[_Connection] = set()
+        # In the order in which they were made.
+        self._connections: dict[_Connection, None] = {}
         self._changed = asyncio.Event()
         self._reply_lost = asyncio.Event()
         self._reply_lost.set()
@@ -95,6 +96,15 @@ class Proxy:
         for connection in list(self._connections):
             connection.reset()
 
+    @property
+    def connected(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
+    def reset_newest(self) -> None:
+        """End the connection that was made last, and no other, with a reset at both ends."""
+        next(reversed(self._connections)).reset()
+
     def lose_reply(self, passes: int = 0) -> asyncio.Event:
         """Swallow what answers the next chunk that goes up, after `passes` more, and reset; set once that is done.
 
@@ -121,13 +131,13 @@ class Proxy:
             _reset(writer)
             return
         connection = _Connection(self, (reader, writer), opened, self._random)
-        self._connections.add(connection)
+        self._connections[connection] = None
         if not self._reply_lost.is_set():
             connection.lose_reply(self._passes, self._reply_lost)
         try:
             await connection.run()
         finally:
-            self._connections.discard(connection)
+            self._connections.pop(connection, None)
 
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         for target in self._targets():
