@@ -1,7 +1,7 @@
 """How fast commands start and end in a supervisor, their ends durable, beside `xargs -P2` on the same machine.
 
 And how long one alone takes from the Assign, as the daemon has it from the stream, to its program having been
-executed, beside a bare `posix_spawn` that waits as long.
+executed, beside a bare `posix_spawn` after the same idleness.
 """
 
 import itertools
@@ -78,8 +78,21 @@ def test_output(benchmark: BenchmarkFixture, supervisor: Supervisor) -> None:
     measure(benchmark, Load(unit="bytes", count=OUTPUT_BYTES), run)
 
 
+@pytest.fixture
+def before_others() -> Iterator[str]:
+    """Let this process and what it starts go before all others, if root asks: what these do is not what is measured."""
+    before = os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        yield "as all others"
+    else:
+        yield "before all others"
+        os.sched_setscheduler(0, os.SCHED_OTHER, before)
+
+
 @pytest.mark.benchmark(group="from the Assign to the program, idle")
-def test_start(benchmark: BenchmarkFixture, supervisor: Supervisor, tmp_path: Path) -> None:
+def test_start(benchmark: BenchmarkFixture, before_others: str, supervisor: Supervisor, tmp_path: Path) -> None:
     base = base_environment(os.environb, ())
     jobs = Jobs(1, Shell(base, tmp_path / "jobs", Surroundings()))
     jobs.attach(supervisor)
@@ -108,6 +121,7 @@ def test_start(benchmark: BenchmarkFixture, supervisor: Supervisor, tmp_path: Pa
     p50, p99 = (quantiles(ours, n=100)[at] * 1000 for at in (49, 98))
     floor = median(bare) * 1000
     benchmark.extra_info |= {"p50_ms": p50, "p99_ms": p99, "beside": "posix_spawn", "beside_p50_ms": floor}
+    benchmark.extra_info["scheduled"] = before_others
 
 
 def assign(number: int) -> bytes:
