@@ -12,8 +12,8 @@ from orqestra.model.limits import OUTPUT_CHUNK_BYTES, OUTPUT_HEAD_BYTES, OUTPUT_
 from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT
 from orqestra.v1.worker_pb2 import Assignment, AttemptRef, Result
 from orqestra.worker.outcome import Finished, outcome, pieces
-from orqestra.worker.supervised import Command, Exit, Supervisor
-from tests.support.supervising import exits, run, shell, supervision
+from orqestra.worker.supervised import Exit, Supervisor
+from tests.support.supervising import exits, run, seen, shell, supervision
 
 ASSIGNMENT = Assignment(attempt=AttemptRef(job_id=1, fence=1, token=1), timeout_ms=50)
 
@@ -61,7 +61,9 @@ def test_a_timeout_counts_even_if_the_command_then_ends_well(supervisor: Supervi
 @pytest.mark.everywhere
 def test_only_what_the_drain_ended_is_returned(supervisor: Supervisor) -> None:
     ended_by_itself = run(supervisor, shell("exit 0"))
-    supervisor.start([Command(key=2, argv=[b"/bin/sleep", b"30"], env=[])])
+    supervisor.start([shell("echo here; exec sleep 30", key=2)])
+    # Cancelled before it has started, it would be handed back as one that never ran.
+    seen(supervisor, b"here", key=2)
     supervisor.cancel([2])
     (ended_by_us,) = exits(supervisor, 1)
     supervisor.forget([2])
