@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from orqestra.model.decision import Ending
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptRef:
-    """Names one attempt: the claim it runs under and the secret of that claim."""
+class AttemptRef(NamedTuple):
+    """Names one attempt: the claim it runs under and the secret of that claim.
+
+    A tuple, because it is looked up a dozen times for each command: a dataclass is hashed by code in Python.
+    """
 
     job_id: int
     fence: int
@@ -17,7 +20,7 @@ class AttemptRef:
     @property
     def named(self) -> tuple[int, int, int]:
         """The same as `orqestra._dispatch` has it."""
-        return self.job_id, self.fence, self.token
+        return self
 
 
 class Reason(StrEnum):

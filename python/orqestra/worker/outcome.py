@@ -19,6 +19,8 @@ NO_SLOT: Final = "no slot"
 # What the machine lacked, and where it failed before the command was even tried: another worker, or this
 # one later, may do better.
 MACHINE_STAGES: Final = frozenset({"directory", "stdin", "pipe", "fork", "setup"})
+# A look-up in it costs a tenth of what the call of an enumeration does.
+REASONS: Final = {reason.value: reason for reason in Reason}
 SHORTAGES: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
 
 
@@ -55,12 +57,12 @@ def outcome(
     `returning`: if it was made to end, that was by the drain, or nobody knows why. `cancelled`: the server
     wanted it to end. `withdrawn`: why it was taken back, if it had not started.
     """
-    reason = Reason(exit_.reason)
+    reason = REASONS[exit_.reason]
     if exit_.stage in MACHINE_STAGES or (exit_.stage == "exec" and exit_.errno in SHORTAGES):
         return HandBack(reason=f"spawn: {exit_.error}", shortage=True)
     if reason is Reason.CANCELLED and not exit_.started_at_us and not cancelled:
         return HandBack(reason=withdrawn)
-    ended_by_us = reason in {Reason.CANCELLED, Reason.KILLED_AFTER_GRACE} and not exit_.timed_out
+    ended_by_us = (reason is Reason.CANCELLED or reason is Reason.KILLED_AFTER_GRACE) and not exit_.timed_out
     returned = exit_.stage == "watch" or (returning and ended_by_us)
     result = Result(
         attempt=assignment.attempt,

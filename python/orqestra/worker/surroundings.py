@@ -38,6 +38,8 @@ class Surroundings:
     def limits(self, payload: ShellPayload) -> dict[str, int]:
         """Return the limits of a command, by name."""
         asked = payload.limits
+        if asked is None and payload.nice is None and not self.ceilings:
+            return {}
         found = {name: getattr(asked, name) for name in LIMITS_MAX} if asked is not None else {}
         limits = {name: value for name, value in found.items() if value is not None}
         for name in LIMITS_MAX:
