@@ -13,6 +13,7 @@ from typing import Final, Self
 
 import asyncpg
 
+from orqestra.client import JobSpec, shell_payload
 from orqestra.model.limits import BATCH_JOBS
 from tests.chaos.cell import Cell, Holds, Stage
 from tests.chaos.checker import Findings, check
@@ -91,7 +92,16 @@ class Warm:
             await self._stack.aclose()
             self._is_spent = False
             self._cluster = await self._stack.enter_async_context(running_cluster(shape, self._keep))
+            await _run_first_job(self._cluster)
         return self._cluster
+
+
+async def _run_first_job(cluster: Cluster) -> None:
+    """Have a lane known and found empty: the first job of a new one is never matched directly."""
+    job_id = await cluster.client.submit(JobSpec(payload=shell_payload(cluster.probe())))
+    async with asyncio.timeout(CELL_SECONDS):
+        async for _ in cluster.client.watch(job_id):
+            pass
 
 
 @asynccontextmanager

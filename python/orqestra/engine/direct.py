@@ -54,7 +54,7 @@ class DirectMatch:
 
     def send(self, direct: Direct, batch: Batch, stored: Stored) -> None:
         """Send what was stored as running; the credit of the rest is given back."""
-        if direct is WAITING:
+        if not direct.tokens:
             return
         reached(Point.DIRECT_STORED)
         try:
