@@ -253,7 +253,7 @@ async def test_jobs_that_cannot_be_sent_go_back_with_their_stream(engine: Engine
 async def test_a_cancel_that_came_before_the_assignment_is_told_behind_it(engine: Engine) -> None:
     scene = Scene(engine)
     session = await scene.begin()
-    match = DirectMatch(engine.core.clock, engine.sessions, engine.relay, engine.changed.extend)
+    match = DirectMatch(engine.core, engine.sessions, engine.relay, engine.changed.extend)
     batch = Batch.of([PlacedJob(spec=scene.job(), lane_id=scene.lane)])
     direct = match.match(batch)
     async with engine.database.connection() as statements:

@@ -44,6 +44,7 @@ PRIMARY = {"jobs_pkey"}
 ALLOWED = {
     "submit_jobs": set[str](),
     "find_keys": {"jobs_key"},
+    "find_matched": {"jobs_running"},
     "claim_jobs": PRIMARY,
     "find_claimed": PRIMARY,
     "look_at": PRIMARY,

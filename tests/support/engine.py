@@ -120,7 +120,7 @@ class Engine:
         self.relay = Relay(self.core, lambda _lanes: None)
         self.hellos = Hellos(self.core, server_name="test", lease_ms=LEASE_MS)
         self.sessions = Sessions(self.core, Matcher(), self.hellos)
-        direct = DirectMatch(clock, self.sessions, self.relay, self.changed.extend)
+        direct = DirectMatch(self.core, self.sessions, self.relay, self.changed.extend)
         self.intake = Intake(self.core, self.lanes, self.relay, direct)
         self.settlement = Settlement(self.core, self.lanes, self.relay, self.sessions, self.changed.extend)
         self.cancels = Cancels(self.core, self.relay, self.sessions, self.changed.extend)

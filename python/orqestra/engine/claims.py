@@ -8,9 +8,9 @@ ended, and the next Hello says what each worker really holds.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
@@ -25,7 +25,7 @@ from orqestra.model import limits
 from orqestra.model.errors import HintsUnavailable, OutcomeUnknown, Unavailable
 from orqestra.model.lifecycle import Event, State, sources
 from orqestra.store.backends import end_backend
-from orqestra.store.database import Backend, Row, retry_conflicts
+from orqestra.store.database import Backend, Database, Row, retry_conflicts
 
 CLAIMABLE: Final = list(sources(Event.CLAIMED))
 # Outputs of earlier steps that are read at once; each is at most what is kept of a stream, 1 MiB.
@@ -124,25 +124,15 @@ class Claims:
             except OutcomeUnknown as error:
                 unknown, backend = error, statements.backend
         self._repairs.count(Repair.CLAIM_UNKNOWN)
-        claimed = await self._find_claimed(wanted, backend)
+        claimed = await find_running(
+            self._database,
+            backend,
+            lambda: self._database.insist("find_claimed", **wanted, running=State.RUNNING),
+        )
         if claimed is None:
             raise unknown
         log.info("a claim whose answer was lost is known", claimed=len(claimed), hints=len(wanted["ids"]))
         return claimed
-
-    async def _find_claimed(self, wanted: Mapping[str, Any], backend: Backend | None) -> Claimed | None:
-        """Return what a claim has claimed, once it can claim no more; None: that cannot be known now."""
-        if backend is None:
-            return None
-        try:
-            async with asyncio.timeout(UNKNOWN_SECONDS):
-                if not await end_backend(self._database, backend):
-                    return None
-                [row] = await self._database.insist("find_claimed", **wanted, running=State.RUNNING)
-                return Claimed(row)
-        except (TimeoutError, Unavailable, asyncpg.PostgresError) as error:
-            log.warning("what a claim did cannot be found out", reason=repr(error))
-            return None
 
     async def _send(self, claimed: Claimed) -> None:
         try:
@@ -176,3 +166,23 @@ def deliver(session: Session, claimed: Claimed, previous: Mapping[int, bytes]) -
         session.peer.assign(jobs)
     if cancelled:
         session.peer.cancel(sorted(cancelled, key=lambda attempt: attempt.job_id))
+
+
+async def find_running(
+    database: Database, backend: Backend | None, find: Callable[[], Awaitable[list[Row]]]
+) -> Claimed | None:
+    """Return what a statement whose answer was lost has given to sessions, once its backend can do no more.
+
+    `find` reads that, by the tokens of the statement. None: it cannot be known now.
+    """
+    if backend is None:
+        return None
+    try:
+        async with asyncio.timeout(UNKNOWN_SECONDS):
+            if not await end_backend(database, backend):
+                return None
+            [row] = await find()
+            return Claimed(row)
+    except (TimeoutError, Unavailable, asyncpg.PostgresError) as error:
+        log.warning("what a statement did cannot be found out", reason=repr(error))
+        return None

@@ -4,33 +4,35 @@ They need no outbox row, no hint and no claim: one statement and they are on the
 only workers for which no lane may hold anything are taken, and only while no hint of this server is on its
 way to Redis. The rest of a batch, if there is any, goes the usual way behind them.
 
-If the server dies between the commit and the message, or its answer is lost, the stream of the worker ends,
-and its next Hello does not name the jobs: they go back.
+If the answer of the statement is lost, what it stored is found by its tokens and sent. Where that cannot be known,
+and if the server dies between the commit and the message, the stream of the worker ends, and its next Hello does
+not name the jobs: they go back.
 """
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from orqestra._dispatch import Claimed
-from orqestra.clock import Clock
-from orqestra.engine.claims import deliver
+from orqestra.engine.claims import deliver, find_running
+from orqestra.engine.core import Core
 from orqestra.engine.relay import Relay
 from orqestra.engine.sessions import Sessions
 from orqestra.failpoint import Point, reached
 from orqestra.model.errors import OutcomeUnknown
 from orqestra.model.lifecycle import BORN, State
+from orqestra.store.database import Backend
 from orqestra.store.submitting import WAITING, Batch, Direct, PlacedJob, Stored
 
 
 class DirectMatch:
     """Takes credit for new jobs, and sends those that were stored as running."""
 
-    def __init__(
-        self, clock: Clock, sessions: Sessions, relay: Relay, changed: Callable[[Sequence[int]], None]
-    ) -> None:
-        self._clock = clock
+    def __init__(self, core: Core, sessions: Sessions, relay: Relay, changed: Callable[[Sequence[int]], None]) -> None:
+        self._clock = core.clock
+        self._database = core.database
         self._sessions = sessions
         self.matcher = sessions.matcher
         self._relay = relay
@@ -60,21 +62,50 @@ class DirectMatch:
         try:
             claimed = Claimed.direct(_columns(direct, batch, stored))
             self.matcher.release(_waiting(direct, stored))
-            for session_id in claimed.session_ids:
-                session = self._sessions.get(session_id)
-                # A stream that ended meanwhile: its next Hello or its lease brings the jobs back.
-                if session is not None:
-                    deliver(session, claimed, {})
+            self._deliver(claimed)
         except BaseException as error:
             self._end(direct, reason=f"jobs stored for it cannot be sent: {error!r}")
             raise
-        self._changed(claimed.ids)
+
+    async def find_out(self, direct: Direct, backend: Backend | None, error: OutcomeUnknown) -> None:
+        """Send what a submit whose answer was lost has stored as running; where that cannot be known, undo it."""
+        if not direct.tokens:
+            return
+        try:
+            found = await find_running(
+                self._database,
+                backend,
+                lambda: self._database.insist(
+                    "find_matched",
+                    session_ids=list(direct.tokens),
+                    tokens=list(direct.tokens.values()),
+                    running=State.RUNNING,
+                ),
+            )
+        except BaseException as failure:
+            self.undo(direct, failure)
+            raise
+        if found is None:
+            self.undo(direct, error)
+            return
+        waiting = Counter(to for to in direct.session_ids if to is not None)
+        waiting.subtract({session_id: len(found.attempts(session_id)) for session_id in found.session_ids})
+        self.matcher.release(list(waiting.elements()))
+        self._deliver(found)
 
     def undo(self, direct: Direct, error: BaseException) -> None:
         """Give the credit back; if the jobs may have been stored, their workers must say that they have none."""
         self.matcher.release([to for to in direct.session_ids if to is not None])
         if isinstance(error, OutcomeUnknown | asyncio.CancelledError):
             self._end(direct, reason=f"jobs stored for it have an unknown end: {error}")
+
+    def _deliver(self, claimed: Claimed) -> None:
+        for session_id in claimed.session_ids:
+            session = self._sessions.get(session_id)
+            # A stream that ended meanwhile: its next Hello or its lease brings the jobs back.
+            if session is not None:
+                deliver(session, claimed, {})
+        self._changed(claimed.ids)
 
     def _end(self, direct: Direct, *, reason: str) -> None:
         for session_id in direct.tokens:

@@ -185,9 +185,14 @@ class Intake(Service):
     async def _insert_at_once(self, jobs: Batch) -> Stored:
         await self._holding.hold(jobs)
         direct = self._direct.match(jobs)
+        backend = None
         try:
             async with self._database.connection() as statements:
+                backend = statements.backend
                 stored = await submit_jobs(statements, jobs, server_id=self._server_id, direct=direct)
+        except OutcomeUnknown as error:
+            await self._direct.find_out(direct, backend, error)
+            raise
         except BaseException as error:
             self._direct.undo(direct, error)
             raise

@@ -68,5 +68,20 @@ SELECT (SELECT array_agg(id ORDER BY position) FROM input) AS ids,
        (SELECT id FROM hints) AS outbox_id,
        (SELECT entries FROM hints) AS entries;
 
+-- name: find_matched
+-- What a submit whose answer was lost has stored as running, by its tokens, as `claim_jobs` would have answered it. To be
+-- asked when its backend is gone.
+WITH matched AS (
+    SELECT j.session_id, j.id, j.fence, j.token, j.type, j.payload, j.attempt, j.timeout_ms, j.grace_ms
+    FROM unnest(:session_ids::bigint[], :tokens::bigint[]) AS m(session_id, token)
+    JOIN jobs j ON j.session_id = m.session_id AND j.token = m.token AND j.state = :running::text
+)
+SELECT coalesce(array_agg(session_id), '{}') AS session_ids, coalesce(array_agg(id), '{}') AS ids,
+       coalesce(array_agg(fence), '{}') AS fences, coalesce(array_agg(token), '{}') AS tokens,
+       coalesce(array_agg(type), '{}') AS types, coalesce(array_agg(payload), '{}') AS payloads,
+       coalesce(array_agg(attempt), '{}') AS attempts, coalesce(array_agg(timeout_ms), '{}') AS timeouts_ms,
+       coalesce(array_agg(grace_ms), '{}') AS graces_ms, NULL::bigint[] AS run_ids
+FROM matched;
+
 -- name: find_keys
 SELECT idempotency_key, id FROM jobs WHERE idempotency_key = ANY(:keys::text[]);
