@@ -42,6 +42,7 @@ fn claimed() -> Claimed<Vec<u8>> {
         graces_ms: vec![5000; BATCH],
         steps: vec![],
     };
+    // Each column is made for BATCH jobs right here: a failure is a mistake of this file, and ends the benchmark.
     Claimed::new(columns).expect("all columns have one entry for each job")
 }
 
@@ -81,9 +82,11 @@ fn messages(criterion: &mut Criterion) {
     group.bench_function("owe and send 1000 results", |bencher| {
         bencher.iter(|| owed().take(BATCH, MOST_BYTES));
     });
+    // `owed` has just owed them.
     let reported = owed().take(BATCH, MOST_BYTES).expect("they are owed");
     group.bench_function("read 1000 results to columns", |bencher| {
         bencher.iter(|| {
+            // What `take` has written is a message of results; handling an error here would be measured as well.
             let read = results::read(black_box(&reported)).expect("a message");
             Successes::of([read.expect("of results").as_slice()])
         });
@@ -105,6 +108,7 @@ fn messages(criterion: &mut Criterion) {
                 owed
             },
             |owed| {
+                // As above, of `acks::message`.
                 let told = owed.acknowledge(black_box(&answer)).expect("a message");
                 assert!(owed.is_empty(), "{told:?} were not owed");
             },

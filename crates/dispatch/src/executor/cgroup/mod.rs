@@ -299,8 +299,10 @@ mod tests {
         // Given
         let name = format!("orqestra-not-a-group-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
+        // A temporary directory that cannot be written is no matter of this test: it fails where that shows.
         fs::create_dir(&path).expect("a directory");
         let file = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default();
+        // As above.
         let set = |name: &str, text: &str| fs::write(path.join(name), text).expect("a file");
         set("memory.peak", "0\n");
         set(
@@ -338,6 +340,7 @@ mod tests {
         let written = ["memory.max", "memory.swap.max", "pids.max"].map(file);
         assert_eq!(written, ["max", "max", "max"]);
         assert!(!group.was_short_of_memory() && !group.had_too_many());
+        // Left behind it would be found by the next test of this process number.
         fs::remove_dir_all(path).expect("it goes");
     }
 }
