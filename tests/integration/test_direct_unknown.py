@@ -23,7 +23,8 @@ async def test_what_was_stored_without_an_answer_is_found_and_sent(
         assert lossy.cuts == 1
         assert scene.stream.ended == []
         stored = [row["id"] for row in await engine.sql("SELECT id FROM jobs")]
-        assert stored == (answer if key else scene.assigned)
+        # What was stored whole needs no key to be known.
+        assert (answer == stored) if key or after_commit else isinstance(answer, MaybeStored)
         # The second try of one with a key, which is made where the first one has stored nothing, comes behind a look at
         # the outbox.
         assert scene.assigned == (stored if after_commit else [])

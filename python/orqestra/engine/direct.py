@@ -48,6 +48,9 @@ class DirectMatch:
         for lane_id, places in _due(batch):
             found = self.matcher.direct(lane_id, len(places), now_ms)
             matched.update(found)
+            if isinstance(places, range):
+                session_ids[: len(found)] = found
+                continue
             for place, session_id in zip(places, found, strict=False):
                 session_ids[place] = session_id
         if not matched:
@@ -67,10 +70,13 @@ class DirectMatch:
             self._end(direct, reason=f"jobs stored for it cannot be sent: {error!r}")
             raise
 
-    async def find_out(self, direct: Direct, backend: Backend | None, error: OutcomeUnknown) -> None:
-        """Send what a submit whose answer was lost has stored as running; where that cannot be known, undo it."""
+    async def find_out(self, direct: Direct, backend: Backend | None, error: OutcomeUnknown) -> Stored | None:
+        """Send what a submit whose answer was lost has stored as running; where that cannot be known, undo it.
+
+        Returns the answer if that was all of the batch. None: what became of the rest is not known.
+        """
         if not direct.tokens:
-            return
+            return None
         try:
             found = await find_running(
                 self._database,
@@ -87,11 +93,13 @@ class DirectMatch:
             raise
         if found is None:
             self.undo(direct, error)
-            return
+            return None
         waiting = Counter(to for to in direct.session_ids if to is not None)
         waiting.subtract({session_id: len(found.attempts(session_id)) for session_id in found.session_ids})
         self.matcher.release(list(waiting.elements()))
         self._deliver(found)
+        # Ids are given in the order of the batch.
+        return Stored(ids=[*sorted(found.ids)], hints=[]) if len(found) == len(direct.session_ids) else None
 
     def undo(self, direct: Direct, error: BaseException) -> None:
         """Give the credit back; if the jobs may have been stored, their workers must say that they have none."""

@@ -191,8 +191,11 @@ class Intake(Service):
                 backend = statements.backend
                 stored = await submit_jobs(statements, jobs, server_id=self._server_id, direct=direct)
         except OutcomeUnknown as error:
-            await self._direct.find_out(direct, backend, error)
-            raise
+            known = await self._direct.find_out(direct, backend, error)
+            if known is None:
+                raise
+            self._repairs.count(Repair.SUBMIT_UNKNOWN)
+            return known
         except BaseException as error:
             self._direct.undo(direct, error)
             raise
