@@ -289,7 +289,8 @@ class Claimed:
         """Take what was stored as running out of the columns of a submit: those jobs that have a session.
 
         For each job `ids`, `session_ids`, `kind_of` (from 1), `payloads`; for each kind `types`, `timeouts_ms`,
-        `graces_ms`; `tokens` by session, and one `fence`. ValueError if they do not fit together.
+        `graces_ms` and, unless they are None, `run_ids`, `step_keys`, `previous_ids`; `tokens` by session, and
+        one `fence`. ValueError if they do not fit together.
         """
 
     def __len__(self) -> int: ...

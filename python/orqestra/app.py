@@ -97,14 +97,15 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
     dispatcher = Dispatcher(core, refill, lanes, sessions, watch.changed)
     refill.on_fill(dispatcher.wake_lanes)
     relay = Relay(core, dispatcher.wake_lanes)
-    settlement = Settlement(core, lanes, relay, sessions, watch.changed)
+    direct = DirectMatch(core, sessions, relay, watch.changed)
+    settlement = Settlement(core, lanes, relay, direct, watch.changed)
     leases = Leases(core, lease_database, sessions)
     expiry = Expiry(core, leases, settlement, lease_seconds=settings.lease_seconds)
     cancels = Cancels(core, relay, sessions, watch.changed)
     outputs = Outputs(core, sessions)
     live = Live(core, sessions)
     inventory = Inventory(core, sessions, dispatcher, settlement)
-    intake = Intake(core, lanes, relay, DirectMatch(core, sessions, relay, watch.changed))
+    intake = Intake(core, lanes, relay, direct)
     messages = Messages(core, wake_lanes=dispatcher.wake_lanes, cancelled=cancels.wake, changed=watch.changed_elsewhere)
     catalog = Catalog(settings.workflows_dir, core.clock)
     deleted = Deleted()
@@ -127,7 +128,7 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
         deleted=deleted,
         services=(leases, streams.deadlines, core.link, messages, LiveMessages(core, live), hellos, *loops),
         jobs=JobsService(core=core, intake=intake, cancels=cancels, watch=watch, live=live),
-        workflows=WorkflowsService(core.database, catalog, Workflows(core, catalog, lanes, relay), cancels),
+        workflows=WorkflowsService(core.database, catalog, Workflows(core, catalog, lanes, relay, direct), cancels),
         streams=streams,
     )
 

@@ -18,7 +18,7 @@ from orqestra.store import database, settling
 from orqestra.store.database import Row
 from orqestra.store.queries import Query, load_queries
 from orqestra.store.settling import Settled, Settling
-from orqestra.store.submitting import Batch, Direct
+from orqestra.store.submitting import Batch, Direct, Outputs
 
 # What holds a result back that is not the current attempt's.
 SETTLE_GUARD: Final = "(j.state, j.session_id, j.fence, j.token) ="
@@ -73,16 +73,16 @@ def advance_outside_tx() -> None:
     advance, transact = Settling._advance, Settlement._transact
     later: list[Any] = []
 
-    async def put_off(_self: Settling, run: Any) -> None:
-        later.append(run)
+    async def put_off(_self: Settling, runs: Any, outputs: Outputs) -> None:
+        later.append((runs, outputs))
 
     async def transact_twice(self: Settlement, reports: Sequence[Report], *, wait_for_locks: bool) -> Settled:
         settled = await transact(self, reports, wait_for_locks=wait_for_locks)
-        runs, later[:] = list(later), []
+        advances, later[:] = list(later), []
         async with self._database.transaction() as statements:
             second = Settling(statements, server_id=self._server_id, find_lane=self._lanes.find_existing)
-            for run in runs:
-                await advance(second, run)
+            for runs, outputs in advances:
+                await advance(second, runs, outputs)
         settled.hints.extend(second._settled.hints)
         return settled
 
@@ -95,8 +95,8 @@ def attempt_as_fence() -> None:
     _replace("claim_jobs", FENCE_RISES, "fence = j.attempt + 1, token = l.token - l.token")
     match = DirectMatch.match
 
-    def match_without_tokens(self: DirectMatch, batch: Batch) -> Direct:
-        direct = match(self, batch)
+    def match_without_tokens(self: DirectMatch, batch: Batch, outputs: Outputs) -> Direct:
+        direct = match(self, batch, outputs)
         return replace(direct, tokens=dict.fromkeys(direct.tokens, 0))
 
     _patch(DirectMatch, "match", match_without_tokens)

@@ -6,12 +6,11 @@ from uuid import uuid4
 
 import pytest
 
-from orqestra.engine.direct import DirectMatch
 from orqestra.model.errors import OrqestraError
 from orqestra.model.report import AttemptRef
-from orqestra.store.submitting import Batch, PlacedJob, submit_jobs
+from orqestra.store.submitting import Batch, PlacedJob
 from tests.support.direct import SLOTS, BrokenStream, Scene
-from tests.support.engine import SERVER_ID, Engine, noop
+from tests.support.engine import Engine, noop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -253,17 +252,16 @@ async def test_jobs_that_cannot_be_sent_go_back_with_their_stream(engine: Engine
 async def test_a_cancel_that_came_before_the_assignment_is_told_behind_it(engine: Engine) -> None:
     scene = Scene(engine)
     session = await scene.begin()
-    match = DirectMatch(engine.core, engine.sessions, engine.relay, engine.changed.extend)
     batch = Batch.of([PlacedJob(spec=scene.job(), lane_id=scene.lane)])
-    direct = match.match(batch)
-    async with engine.database.connection() as statements:
-        stored = await submit_jobs(statements, batch, server_id=SERVER_ID, direct=direct)
-    [job_id] = stored.ids
-    assert job_id is not None
-    await engine.cancels.cancel([job_id])
-    assert scene.stream.cancelled == [AttemptRef(job_id, 1, direct.tokens[session.id])]
-
-    match.send(direct, batch, stored)
+    matching = engine.direct.matching()
+    async with engine.direct.storing(matching, engine.database.connection()) as statements:
+        stored = await matching.submit(statements, batch)
+        [job_id] = stored.ids
+        assert job_id is not None
+        attempt = AttemptRef(job_id, 1, matching.direct.tokens[session.id])
+        await engine.cancels.cancel([job_id])
+        assert scene.stream.cancelled == [attempt]
+        assert scene.assigned == []
 
     assert scene.assigned == [job_id]
-    assert scene.stream.cancelled == [AttemptRef(job_id, 1, direct.tokens[session.id])] * 2
+    assert scene.stream.cancelled == [attempt] * 2

@@ -8,6 +8,7 @@ import pytest
 from orqestra.engine.claims import Claims
 from orqestra.v1.jobs_pb2 import (
     STATUS_CANCELLED,
+    STREAM_STDOUT,
     Backoff,
     CancelledJob,
     RetryJobRequest,
@@ -297,7 +298,10 @@ async def test_an_output_that_is_cut_off_on_its_way_to_the_next_step_is_read_aga
         await frail.workflows.TriggerWorkflow(TriggerWorkflowRequest(name=workflow))
         lossy.lose("read_previous_output", after_commit=False)
 
-        await stream.finish(await stream.assigned(1), stdout=b"seen")
+        [first] = await stream.assigned(1)
+        # Kept apart, it is read for the claim of the next step.
+        assert await stream.store(first.attempt, STREAM_STDOUT, 0, b"seen")
+        await stream.finish([first], stdout_stored=True, stdout_bytes=4)
 
         [second] = await stream.assigned(1, seconds=SOON_SECONDS)
         assert second.previous_output == b"seen"

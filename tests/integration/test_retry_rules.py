@@ -108,7 +108,7 @@ async def test_a_job_without_rules_keeps_nothing_of_them_beside_one_that_has(eng
 
 async def test_a_step_that_is_not_retried_fails_its_run_and_says_why(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(ONE_STEP)
-    workflows = Workflows(engine.core, Catalog(tmp_path, engine.core.clock), engine.lanes, engine.relay)
+    workflows = Workflows(engine.core, Catalog(tmp_path, engine.core.clock), engine.lanes, engine.relay, engine.direct)
     worker = await engine.connect()
     run_id = await workflows.trigger("one", None)
     [step] = await engine.sql("SELECT id FROM jobs WHERE run_id = $1", run_id)

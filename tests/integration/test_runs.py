@@ -34,7 +34,7 @@ steps:
 async def workflows(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Workflows:
     directory: Path = tmp_path_factory.mktemp("workflows")
     (directory / "three.yaml").write_text(THREE_STEPS)
-    return Workflows(engine.core, Catalog(directory, engine.core.clock), engine.lanes, engine.relay)
+    return Workflows(engine.core, Catalog(directory, engine.core.clock), engine.lanes, engine.relay, engine.direct)
 
 
 async def steps(engine: Engine, run_id: int) -> list[Row]:

@@ -198,9 +198,10 @@ async def test_a_step_that_was_claimed_but_could_not_be_sent_is_not_stranded(
                 stream = await worker.open()
                 run = await trigger(server)
                 [first] = await stream.assigned(1)
-                # The output of the step before is read after the next one was claimed.
+                # The output of the step before, if it is kept apart, is read after the next one was claimed.
+                assert await stream.store(first.attempt, jobs_pb2.STREAM_STDOUT, 0, b"seen")
                 lossy.lose("AS output", after_commit=False, for_good=True)
-                await stream.finish([first])
+                await stream.finish([first], stdout_stored=True, stdout_bytes=4)
                 await lossy.cut_now.wait()
 
                 assert (await stream.next("goodbye")).reason

@@ -47,7 +47,7 @@ def moves(world: World, rules: Rules) -> Iterator[Move]:
 
 
 def _people(world: World, rules: Rules) -> Iterator[Move]:
-    """`cancel_jobs`, `request_run_cancel`, `retry_job`, at any time."""
+    """`cancel_jobs`, `request_run_cancels`, `retry_job`, at any time."""
     left = world.left
     if left.cancels:
         wished = world._replace(left=left._replace(cancels=left.cancels - 1))

@@ -27,6 +27,7 @@ Job = Mapping[str, Any]
 Ref = tuple[int, int, int]
 SESSIONS = (1, 2, 2**63 - 1)
 TOKENS = {1: 11, 2: -12, 2**63 - 1: 2**63 - 1}
+NO_STEPS = {"run_ids": None, "step_keys": None, "previous_ids": None}
 PREVIOUS = {1: b"", 2: b"from before", 3: bytes(range(256))}
 
 steps = st.fixed_dictionaries(
@@ -83,7 +84,11 @@ submitted = st.lists(
     ),
     max_size=12,
 )
-kinds = st.fixed_dictionaries({"type": st.just("noop") | text, "timeout_ms": count, "grace_ms": count})
+kinds = st.builds(
+    lambda kind, step: {**kind, **step},
+    st.fixed_dictionaries({"type": st.just("noop") | text, "timeout_ms": count, "grace_ms": count}),
+    no_step | steps,
+)
 
 
 @settings(deadline=None)  # pytest's timeout bounds it
@@ -93,18 +98,18 @@ def test_what_is_stored_as_running_is_as_if_it_had_been_claimed(
 ) -> None:
     direct = Claimed.direct(direct_columns(jobs, kinds, fence))
 
-    step = {"run_id": None, "step_key": None, "previous_job_id": None}
     running = [
-        {**job, **kinds[job["kind"] - 1], **step, "fence": fence, "token": TOKENS[job["session_id"]], "attempt": 0}
+        {**job, **kinds[job["kind"] - 1], "fence": fence, "token": TOKENS[job["session_id"]], "attempt": 0}
         for job in jobs
         if job["session_id"] is not None
     ]
     claimed = claimed_of(running)
     assert direct.ids == claimed.ids
     assert direct.session_ids == claimed.session_ids
+    assert direct.previous_ids == claimed.previous_ids
     for session_id in claimed.session_ids:
         assert direct.attempts(session_id) == claimed.attempts(session_id)
-        assert direct.encode(session_id, {}, 3, 1 << 20) == claimed.encode(session_id, {}, 3, 1 << 20)
+        assert direct.encode(session_id, PREVIOUS, 3, 1 << 20) == claimed.encode(session_id, PREVIOUS, 3, 1 << 20)
 
 
 @pytest.mark.parametrize(
@@ -117,12 +122,14 @@ def test_what_is_stored_as_running_is_as_if_it_had_been_claimed(
         {"tokens": {}},
         {"ids": [None]},
         {"timeouts_ms": []},
+        {"run_ids": [1, 2], "step_keys": ["a", "b"], "previous_ids": [None, None]},
+        {"run_ids": [1], "step_keys": [], "previous_ids": [None]},
     ],
     ids=str,
 )
 def test_columns_that_do_not_fit_together_are_refused(wrong: Mapping[str, Any]) -> None:
     job = {"id": 1, "kind": 1, "payload": b"", "session_id": 1}
-    columns = direct_columns([job], [{"type": "noop", "timeout_ms": 0, "grace_ms": 0}], 1)
+    columns = direct_columns([job], [{"type": "noop", "timeout_ms": 0, "grace_ms": 0, "run_id": None}], 1)
     assert len(Claimed.direct(columns)) == 1
 
     with pytest.raises(ValueError, match=r"values for|without a kind"):
@@ -141,6 +148,16 @@ def direct_columns(jobs: Sequence[Job], kinds: Sequence[Job], fence: int) -> dic
         "types": [kind["type"] for kind in kinds],
         "timeouts_ms": [kind["timeout_ms"] for kind in kinds],
         "graces_ms": [kind["grace_ms"] for kind in kinds],
+        **(steps_of(kinds) if any(kind["run_id"] is not None for kind in kinds) else NO_STEPS),
+    }
+
+
+def steps_of(kinds: Sequence[Job]) -> dict[str, Any]:
+    """Return what kinds have that are steps of a run, as columns."""
+    return {
+        "run_ids": [kind["run_id"] for kind in kinds],
+        "step_keys": [kind["step_key"] for kind in kinds],
+        "previous_ids": [kind["previous_job_id"] for kind in kinds],
     }
 
 

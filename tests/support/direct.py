@@ -1,13 +1,19 @@
 """A worker with free slots for whom nothing waits: what direct match looks for."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from orqestra.engine.catalog import Catalog
 from orqestra.engine.hellos import Greeting
 from orqestra.engine.sessions import Session
+from orqestra.engine.workflows import Workflows
 from orqestra.model.errors import OrqestraError
 from orqestra.model.job import JobSpec
+from orqestra.model.lifecycle import State
+from orqestra.model.report import Report
+from orqestra.store.database import Row
 from orqestra.v1.worker_pb2 import Assign, Assignment
 from tests.support.engine import Engine, Peer, noop
 
@@ -92,3 +98,39 @@ class Scene:
     @property
     def assigned(self) -> list[int]:
         return [job.attempt.job_id for job in self.stream.assigned]
+
+
+class Runs(Scene):
+    """A free worker, and a workflow of two steps that it serves."""
+
+    async def ready(self, directory: Path) -> "Runs":
+        (directory / "two.yaml").write_text(
+            f"name: two\nsteps:\n{self._step('one')}    retries: 1\n{self._step('two')}    timeout: 7\n"
+        )
+        engine = self.engine
+        catalog = Catalog(directory, engine.core.clock)
+        self.workflows = Workflows(engine.core, catalog, engine.lanes, engine.relay, engine.direct)
+        self.session = await self.begin()
+        await engine.hints()
+        return self
+
+    def _step(self, key: str) -> str:
+        return f"  - name: {key}\n    command: echo {key}\n    queue: {self.queue}\n"
+
+    async def trigger(self) -> int:
+        return await self.workflows.trigger("two", None)
+
+    async def steps(self, run_id: int) -> list[Row]:
+        return await self.engine.sql("SELECT * FROM jobs WHERE run_id = $1 ORDER BY id", run_id)
+
+    async def steps_are(self, run_id: int) -> list[State]:
+        return [step["state"] for step in await self.steps(run_id)]
+
+    async def settle(self, *reports: Report) -> None:
+        """Let attempts end, as far as the engine's own loops know."""
+        self.matcher.release([self.session.id] * len(reports))
+        self.engine.settlement.settle(reports)
+        await self.engine.settlement.run_once()
+
+    def told(self, keys: Sequence[str] = ("one", "two")) -> list[Assignment]:
+        return [job for job in self.stream.assigned if job.step in keys]

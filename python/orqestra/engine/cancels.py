@@ -110,7 +110,7 @@ class Cancels(Service):
         tried: dict[int, Row] = {}
         return await until_known(lambda: self._transact(ids, run_ids, tried), self._note_unknown)
 
-    async def _transact(self, ids: Iterable[int], run_ids: Iterable[int], tried: dict[int, Row]) -> list[Row]:
+    async def _transact(self, ids: Iterable[int], run_ids: Sequence[int], tried: dict[int, Row]) -> list[Row]:
         async with self._database.transaction() as statements:
             # A step that an earlier try has cancelled is no longer the live one of its run.
             wanted = {*ids, *tried}
@@ -118,14 +118,15 @@ class Cancels(Service):
             runs = sorted({*run_ids, *(row["run_id"] for row in found)})
             if runs:
                 await statements.fetch("lock_runs", ids=runs)
-            for run_id in run_ids:
-                await statements.fetch("request_run_cancel", id=run_id)
-                steps = await statements.fetch("list_steps", run_id=run_id)
+            if run_ids:
+                await statements.fetch("request_run_cancels", ids=run_ids)
+                steps = await statements.fetch("list_steps", run_ids=run_ids)
                 wanted.update(row["id"] for row in steps if row["state"] not in TERMINAL)
             rows = await statements.fetch("cancel_jobs", ids=sorted(wanted), waiting=WAITING_STATES)
-            for row in rows:
-                if row["run_id"] is not None and row["state"] == State.CANCELLED:
-                    await statements.fetch("close_run", id=row["run_id"], state=RunState.CANCELLED, error=None)
+            ended = {row["run_id"] for row in rows if row["run_id"] is not None and row["state"] == State.CANCELLED}
+            if ended:
+                states = [RunState.CANCELLED] * len(ended)
+                await statements.fetch("close_runs", ids=list(ended), states=states, errors=[])
             tried |= {row["id"]: _first_found(row, tried.get(row["id"])) for row in rows}
             return [tried[row["id"]] for row in rows]
 

@@ -2,9 +2,10 @@
 
 They need no outbox row, no hint and no claim: one statement and they are on their way. It passes nobody:
 only workers for which no lane may hold anything are taken, and only while no hint of this server is on its
-way to Redis. The rest of a batch, if there is any, goes the usual way behind them.
+way to Redis. The rest of a batch, if there is any, goes the usual way behind them. Steps of runs are matched
+by the transaction that inserts them.
 
-If the answer of the statement is lost, what it stored is found by its tokens and sent. Where that cannot be known,
+If the answer of the statement or of the COMMIT is lost, what it stored is found by its tokens and sent. Where that cannot be known,
 and if the server dies between the commit and the message, the stream of the worker ends, and its next Hello does
 not name the jobs: they go back.
 """
@@ -12,7 +13,8 @@ not name the jobs: they go back.
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import groupby
 
 from orqestra._dispatch import Claimed
@@ -23,8 +25,31 @@ from orqestra.engine.sessions import Sessions
 from orqestra.failpoint import Point, reached
 from orqestra.model.errors import OutcomeUnknown
 from orqestra.model.lifecycle import BORN, State
-from orqestra.store.database import Backend
-from orqestra.store.submitting import WAITING, Batch, Direct, PlacedJob, Stored
+from orqestra.store.database import Backend, Statements
+from orqestra.store.submitting import NO_OUTPUTS, WAITING, Batch, Direct, Outputs, PlacedJob, Stored, submit_jobs
+
+
+class Matching:
+    """One batch that a statement or a transaction stores, as running where that can be.
+
+    `found` is set if the answer was lost, but all of the batch is known to run. The rest is for `DirectMatch`.
+    """
+
+    def __init__(self, match: Callable[[Batch, Outputs], Direct], *, server_id: int) -> None:
+        self.found: Stored | None = None
+        self.batch = Batch()
+        self.outputs = NO_OUTPUTS
+        self.direct = WAITING
+        self.stored: Stored | None = None
+        self._match = match
+        self._server_id = server_id
+
+    async def submit(self, statements: Statements, batch: Batch, outputs: Outputs = NO_OUTPUTS) -> Stored:
+        """Store the batch; `outputs` are those of earlier steps. To be called once."""
+        self.batch, self.outputs = batch, outputs
+        self.direct = self._match(batch, outputs)
+        self.stored = await submit_jobs(statements, batch, server_id=self._server_id, direct=self.direct)
+        return self.stored
 
 
 class DirectMatch:
@@ -33,19 +58,20 @@ class DirectMatch:
     def __init__(self, core: Core, sessions: Sessions, relay: Relay, changed: Callable[[Sequence[int]], None]) -> None:
         self._clock = core.clock
         self._database = core.database
-        self._sessions = sessions
+        self._server_id = core.server_id
+        self.sessions = sessions
         self.matcher = sessions.matcher
         self._relay = relay
         self._changed = changed
 
-    def match(self, batch: Batch) -> Direct:
+    def match(self, batch: Batch, outputs: Outputs) -> Direct:
         """Take credit for jobs of a batch that are due: in the order of their priority, then of the batch."""
         if not self._relay.is_idle or not self.matcher.has_credit():
             return WAITING
         now_ms = int(self._clock.monotonic() * 1000)
         session_ids: list[int | None] = [None] * len(batch)
         matched: set[int] = set()
-        for lane_id, places in _due(batch):
+        for lane_id, places in _due(batch, outputs):
             found = self.matcher.direct(lane_id, len(places), now_ms)
             matched.update(found)
             if isinstance(places, range):
@@ -57,26 +83,47 @@ class DirectMatch:
             return WAITING
         return Direct(session_ids=session_ids, tokens={to: secrets.randbits(63) for to in matched})
 
-    def send(self, direct: Direct, batch: Batch, stored: Stored) -> None:
+    def matching(self) -> Matching:
+        """Return what `storing` needs."""
+        return Matching(self.match, server_id=self._server_id)
+
+    @asynccontextmanager
+    async def storing(
+        self, matching: Matching, lending: AbstractAsyncContextManager[Statements]
+    ) -> AsyncIterator[Statements]:
+        """Lend what is lent. After the block, what `matching` has stored as running is sent, or undone with it."""
+        backend = None
+        try:
+            async with lending as statements:
+                backend = statements.backend
+                yield statements
+        except OutcomeUnknown as error:
+            await self._find_out(matching, backend, error)
+            raise
+        except BaseException as error:
+            self._undo(matching, error)
+            raise
+        self._send(matching)
+
+    def _send(self, matching: Matching) -> None:
         """Send what was stored as running; the credit of the rest is given back."""
-        if not direct.tokens:
+        direct, stored = matching.direct, matching.stored
+        if not direct.tokens or stored is None:
             return
         reached(Point.DIRECT_STORED)
         try:
-            claimed = Claimed.direct(_columns(direct, batch, stored))
+            claimed = Claimed.direct(_columns(direct, matching.batch, stored))
             self.matcher.release(_waiting(direct, stored))
-            self._deliver(claimed)
+            self._deliver(claimed, matching.outputs)
         except BaseException as error:
             self._end(direct, reason=f"jobs stored for it cannot be sent: {error!r}")
             raise
 
-    async def find_out(self, direct: Direct, backend: Backend | None, error: OutcomeUnknown) -> Stored | None:
-        """Send what a submit whose answer was lost has stored as running; where that cannot be known, undo it.
-
-        Returns the answer if that was all of the batch. None: what became of the rest is not known.
-        """
+    async def _find_out(self, matching: Matching, backend: Backend | None, error: OutcomeUnknown) -> None:
+        """Send what was stored as running although its answer was lost; where that cannot be known, undo it."""
+        direct = matching.direct
         if not direct.tokens:
-            return None
+            return
         try:
             found = await find_running(
                 self._database,
@@ -89,54 +136,58 @@ class DirectMatch:
                 ),
             )
         except BaseException as failure:
-            self.undo(direct, failure)
+            self._undo(matching, failure)
             raise
         if found is None:
-            self.undo(direct, error)
-            return None
+            self._undo(matching, error)
+            return
         waiting = Counter(to for to in direct.session_ids if to is not None)
         waiting.subtract({session_id: len(found.attempts(session_id)) for session_id in found.session_ids})
         self.matcher.release(list(waiting.elements()))
-        self._deliver(found)
-        # Ids are given in the order of the batch.
-        return Stored(ids=[*sorted(found.ids)], hints=[]) if len(found) == len(direct.session_ids) else None
+        self._deliver(found, matching.outputs)
+        if len(found) == len(direct.session_ids):
+            # Ids are given in the order of the batch.
+            matching.found = Stored(ids=[*sorted(found.ids)], hints=[])
 
-    def undo(self, direct: Direct, error: BaseException) -> None:
+    def _undo(self, matching: Matching, error: BaseException) -> None:
         """Give the credit back; if the jobs may have been stored, their workers must say that they have none."""
+        direct = matching.direct
         self.matcher.release([to for to in direct.session_ids if to is not None])
         if isinstance(error, OutcomeUnknown | asyncio.CancelledError):
             self._end(direct, reason=f"jobs stored for it have an unknown end: {error}")
 
-    def _deliver(self, claimed: Claimed) -> None:
+    def _deliver(self, claimed: Claimed, outputs: Outputs) -> None:
+        previous = {job_id: outputs[job_id] for job_id in claimed.previous_ids}
         for session_id in claimed.session_ids:
-            session = self._sessions.get(session_id)
+            session = self.sessions.get(session_id)
             # A stream that ended meanwhile: its next Hello or its lease brings the jobs back.
             if session is not None:
-                deliver(session, claimed, {})
+                deliver(session, claimed, previous)
         self._changed(claimed.ids)
 
     def _end(self, direct: Direct, *, reason: str) -> None:
         for session_id in direct.tokens:
-            self._sessions.end(session_id, reason=reason)
+            self.sessions.end(session_id, reason=reason)
 
 
-def _due(batch: Batch) -> Iterator[tuple[int, Sequence[int]]]:
+def _due(batch: Batch, outputs: Outputs) -> Iterator[tuple[int, Sequence[int]]]:
     """Yield the jobs that are due at once as a lane and their places: the highest priority first, then in order."""
     if len(batch.kinds) == 1:
         [kind] = batch.kinds
-        if _is_due(kind):
+        if _is_due(kind, outputs):
             yield kind.lane_id, range(len(batch))
         return
     kinds = [batch.kinds[number - 1] for number in batch.kind_of]
-    due = [place for place, kind in enumerate(kinds) if _is_due(kind)]
+    due = [place for place, kind in enumerate(kinds) if _is_due(kind, outputs)]
     due.sort(key=lambda place: -kinds[place].spec.priority)
     for (_, lane_id), places in groupby(due, key=lambda place: (kinds[place].spec.priority, kinds[place].lane_id)):
         yield lane_id, list(places)
 
 
-def _is_due(kind: PlacedJob) -> bool:
-    # A step is told what the one before it wrote, which only a claim reads.
-    return kind.spec.at is None and kind.spec.delay_ms == 0 and kind.run_id is None
+def _is_due(kind: PlacedJob, outputs: Outputs) -> bool:
+    # A step is told what the one before it wrote. Where that is kept apart, a claim reads it.
+    is_told = kind.previous_id is None or kind.previous_id in outputs
+    return kind.spec.at is None and kind.spec.delay_ms == 0 and is_told
 
 
 def _waiting(direct: Direct, stored: Stored) -> list[int]:
@@ -155,7 +206,9 @@ def _columns(direct: Direct, batch: Batch, stored: Stored) -> dict[str, object]:
     session_ids = direct.session_ids
     if stored.running is not None:
         session_ids = [to if place in stored.running else None for place, to in enumerate(session_ids)]
-    specs = [kind.spec for kind in batch.kinds]
+    kinds = batch.kinds
+    specs = [kind.spec for kind in kinds]
+    has_steps = any(kind.run_id is not None for kind in kinds)
     return {
         "ids": stored.ids,
         "session_ids": session_ids,
@@ -166,4 +219,7 @@ def _columns(direct: Direct, batch: Batch, stored: Stored) -> dict[str, object]:
         "types": [spec.type for spec in specs],
         "timeouts_ms": [spec.timeout_ms for spec in specs],
         "graces_ms": [spec.grace_ms for spec in specs],
+        "run_ids": [kind.run_id for kind in kinds] if has_steps else None,
+        "step_keys": [kind.step_key for kind in kinds] if has_steps else None,
+        "previous_ids": [kind.previous_id for kind in kinds] if has_steps else None,
     }

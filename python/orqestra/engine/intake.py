@@ -184,23 +184,15 @@ class Intake(Service):
 
     async def _insert_at_once(self, jobs: Batch) -> Stored:
         await self._holding.hold(jobs)
-        direct = self._direct.match(jobs)
-        backend = None
+        matching = self._direct.matching()
         try:
-            async with self._database.connection() as statements:
-                backend = statements.backend
-                stored = await submit_jobs(statements, jobs, server_id=self._server_id, direct=direct)
-        except OutcomeUnknown as error:
-            known = await self._direct.find_out(direct, backend, error)
-            if known is None:
+            async with self._direct.storing(matching, self._database.connection()) as statements:
+                return await matching.submit(statements, jobs)
+        except OutcomeUnknown:
+            if matching.found is None:
                 raise
             self._repairs.count(Repair.SUBMIT_UNKNOWN)
-            return known
-        except BaseException as error:
-            self._direct.undo(direct, error)
-            raise
-        self._direct.send(direct, jobs, stored)
-        return stored
+            return matching.found
 
     def _hand_over(self, parts: list[Stored]) -> list[int]:
         for stored in parts:

@@ -14,10 +14,10 @@ import asyncpg
 
 from orqestra._dispatch import Results, Successes
 from orqestra.engine.core import Core
+from orqestra.engine.direct import DirectMatch
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
 from orqestra.engine.repairs import Repair
-from orqestra.engine.sessions import Sessions
 from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model import limits
@@ -39,7 +39,7 @@ class Settlement(Service):
     """The one writer of results on this server."""
 
     def __init__(
-        self, core: Core, lanes: Lanes, relay: Relay, sessions: Sessions, changed: Callable[[Sequence[int]], None]
+        self, core: Core, lanes: Lanes, relay: Relay, direct: DirectMatch, changed: Callable[[Sequence[int]], None]
     ) -> None:
         super().__init__("settlement", core.clock)
         self._database = core.database
@@ -47,7 +47,8 @@ class Settlement(Service):
         self._repairs = core.repairs
         self._lanes = lanes
         self._relay = relay
-        self._sessions = sessions
+        self._sessions = direct.sessions
+        self._direct = direct
         self._changed = changed
         self._waiting: deque[Results | Report] = deque()
 
@@ -170,8 +171,11 @@ class Settlement(Service):
         return 0
 
     async def _transact(self, reports: Sequence[Report], *, wait_for_locks: bool) -> Settled:
-        async with self._database.transaction() as statements:
-            settling = Settling(statements, server_id=self._server_id, find_lane=self._lanes.find_existing)
+        matching = self._direct.matching()
+        async with self._direct.storing(matching, self._database.transaction()) as statements:
+            settling = Settling(
+                statements, server_id=self._server_id, find_lane=self._lanes.find_existing, submit=matching.submit
+            )
             return await settling.settle(reports, wait_for_locks=wait_for_locks)
 
     def _answer(self, reports: Sequence[Report], verdicts: Sequence[Verdict | None]) -> None:

@@ -6,23 +6,24 @@ import orjson
 
 from orqestra.engine.catalog import Catalog
 from orqestra.engine.core import Core
+from orqestra.engine.direct import DirectMatch
 from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
 from orqestra.model.errors import MaybeStored, OutcomeUnknown
 from orqestra.model.workflow import Definition, first_steps
 from orqestra.store.database import retry_conflicts, until_known
-from orqestra.store.submitting import Batch, PlacedJob, Stored, submit_jobs
+from orqestra.store.submitting import Batch, PlacedJob, Stored
 
 
 class Workflows:
     """The runs of workflows."""
 
-    def __init__(self, core: Core, catalog: Catalog, lanes: Lanes, relay: Relay) -> None:
+    def __init__(self, core: Core, catalog: Catalog, lanes: Lanes, relay: Relay, direct: DirectMatch) -> None:
         self._database = core.database
-        self._server_id = core.server_id
         self._catalog = catalog
         self._lanes = lanes
         self._relay = relay
+        self._direct = direct
 
     async def trigger(self, name: str, key: str | None) -> int:
         """Store a run with its first steps in one transaction and return its id, the first one of the key.
@@ -56,19 +57,27 @@ class Workflows:
     async def _store(self, definition: Definition, key: str | None) -> tuple[int, Stored | None]:
         jobs = [(step, step.job()) for step in first_steps(definition)]
         lanes = [await self._lanes.find(job) for _, job in jobs]
-        async with self._database.transaction() as statements:
-            row = await statements.fetch_one(
-                "add_run",
-                name=definition.name,
-                definition=orjson.dumps(definition.snapshot()).decode(),
-                key=key,
-            )
-            if row is None:
-                known = await statements.fetch_one("find_run_key", key=key)
-                assert known is not None
-                return known["id"], None
-            placed = [
-                PlacedJob(spec=job, lane_id=lane, run_id=row["id"], step_key=step.key)
-                for (step, job), lane in zip(jobs, lanes, strict=True)
-            ]
-            return row["id"], await submit_jobs(statements, Batch.of(placed), server_id=self._server_id)
+        matching, run_id = self._direct.matching(), 0
+        try:
+            async with self._direct.storing(matching, self._database.transaction()) as statements:
+                row = await statements.fetch_one(
+                    "add_run",
+                    name=definition.name,
+                    definition=orjson.dumps(definition.snapshot()).decode(),
+                    key=key,
+                )
+                if row is None:
+                    known = await statements.fetch_one("find_run_key", key=key)
+                    assert known is not None
+                    return known["id"], None
+                run_id = row["id"]
+                placed = [
+                    PlacedJob(spec=job, lane_id=lane, run_id=run_id, step_key=step.key)
+                    for (step, job), lane in zip(jobs, lanes, strict=True)
+                ]
+                return run_id, await matching.submit(statements, Batch.of(placed))
+        except OutcomeUnknown:
+            # Its steps are stored with it.
+            if matching.found is None:
+                raise
+            return run_id, matching.found

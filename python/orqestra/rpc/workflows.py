@@ -79,7 +79,7 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
         row = await self._database.fetch_one("get_run", id=run_id)
         if row is None:
             raise NotFound("run", run_id)
-        ids = [step["id"] for step in await self._database.fetch("list_steps", run_id=run_id)]
+        ids = [step["id"] for step in await self._database.fetch("list_steps", run_ids=[run_id])]
         jobs = await self._database.fetch("get_jobs", ids=ids)
         stored = await reading.stored_output(self._database, jobs)
         return encode.run(row, _steps(row, jobs, stored))

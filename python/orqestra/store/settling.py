@@ -5,23 +5,25 @@ decided (`model.decision`, `model.workflow`), written, and hints go into the out
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from orqestra._dispatch import backoff, outbox
+from orqestra.model import limits
 from orqestra.model.decision import Backoff, Budget, Decision, Outcome, decide
 from orqestra.model.job import JobSpec
 from orqestra.model.lifecycle import TERMINAL, WAITING, RunState, State
 from orqestra.model.report import Report, Verdict
 from orqestra.model.retry_rules import Failure, parse_rules
-from orqestra.model.workflow import Definition, from_snapshot, is_complete, next_steps
+from orqestra.model.workflow import Definition, Step, from_snapshot, is_complete, next_steps
 from orqestra.store.database import Row, Statements
-from orqestra.store.submitting import Batch, PlacedJob, submit_jobs
+from orqestra.store.submitting import Batch, Outputs, PlacedJob, Stored, submit_jobs
 
 FindLane = Callable[[Statements, JobSpec], Awaitable[int]]
+Submit = Callable[[Statements, Batch, Outputs], Awaitable[Stored]]
 
 
 @dataclass(kw_only=True)
@@ -45,14 +47,22 @@ class _Run:
     error: str | None = None
     finished_step: int | None = None
 
+    @property
+    def is_to_advance(self) -> bool:
+        """Whether it can go on from here, or is over."""
+        return self.is_open and (self.finished_step is not None or self.ends_as is not None)
+
 
 class Settling:
-    """One settlement inside one transaction."""
+    """One settlement inside one transaction. `submit` stores the steps that follow; it is called once at most."""
 
-    def __init__(self, statements: Statements, *, server_id: int, find_lane: FindLane) -> None:
+    def __init__(
+        self, statements: Statements, *, server_id: int, find_lane: FindLane, submit: Submit | None = None
+    ) -> None:
         self._statements = statements
         self._server_id = server_id
         self._find_lane = find_lane
+        self._submit = submit
         self._settled = Settled()
 
     async def settle(self, reports: Sequence[Report], *, wait_for_locks: bool) -> Settled:
@@ -69,8 +79,7 @@ class Settling:
             run_id = jobs[report.attempt.job_id]["run_id"]
             if run_id is not None:
                 _note_step(runs[run_id], jobs[report.attempt.job_id], report, decision)
-        for run in runs.values():
-            await self._advance(run)
+        await self._advance([run for run in runs.values() if run.is_to_advance], _outputs(decisions))
         stale = await self._judge(others, jobs) if others else {}
         accepted = {id(report) for report in current}
         self._settled.verdicts = [
@@ -97,38 +106,51 @@ class Settling:
         assert row is not None
         self._settled.hints.append((row["id"], entries))
 
-    async def _advance(self, run: _Run) -> None:
-        """Insert the steps that can start now, or end the run."""
-        if not run.is_open or (run.finished_step is None and run.ends_as is None):
-            return
-        if run.ends_as is None and run.cancel_requested:
-            run.ends_as = RunState.CANCELLED
-        if run.ends_as is None:
-            steps = await self._statements.fetch("list_steps", run_id=run.id)
-            done = {row["step_key"] for row in steps if row["state"] == State.COMPLETED}
+    async def _advance(self, runs: Sequence[_Run], outputs: Outputs) -> None:
+        """Insert the steps that can start now, and end the runs that are over; `outputs`: of the steps that ended."""
+        for run in runs:
+            if run.ends_as is None and run.cancel_requested:
+                run.ends_as = RunState.CANCELLED
+        going_on = [run for run in runs if run.ends_as is None]
+        if going_on:
+            await self._go_on(going_on, outputs)
+        if ended := [(run.id, run.ends_as, run.error) for run in runs if run.ends_as is not None]:
+            ids, states, errors = zip(*ended, strict=True)
+            await self._statements.fetch("close_runs", ids=ids, states=states, errors=errors)
+
+    async def _go_on(self, runs: Sequence[_Run], outputs: Outputs) -> None:
+        present: dict[int, dict[str, State]] = {run.id: {} for run in runs}
+        for row in await self._statements.fetch("list_steps", run_ids=list(present)):
+            present[row["run_id"]][row["step_key"]] = row["state"]
+        jobs: list[PlacedJob] = []
+        for run in runs:
+            steps = present[run.id]
+            done = {key for key, state in steps.items() if state == State.COMPLETED}
             if is_complete(run.definition, done):
                 run.ends_as = RunState.COMPLETED
             else:
-                await self._insert_steps(run, done, {row["step_key"] for row in steps})
-        if run.ends_as is not None:
-            await self._statements.fetch("close_run", id=run.id, state=run.ends_as, error=run.error)
+                following = next_steps(run.definition, done)
+                jobs += [await self._place(run, step) for step in following if step.key not in steps]
+        await self._insert(jobs, outputs)
 
-    async def _insert_steps(self, run: _Run, done: set[str], present: set[str]) -> None:
-        following = [step for step in next_steps(run.definition, done) if step.key not in present]
-        jobs: list[PlacedJob] = []
-        for step in following:
-            spec = step.job()
-            jobs.append(
-                PlacedJob(
-                    spec=spec,
-                    lane_id=await self._find_lane(self._statements, spec),
-                    run_id=run.id,
-                    step_key=step.key,
-                    previous_id=run.finished_step,
-                )
-            )
-        if jobs:
-            stored = await submit_jobs(self._statements, Batch.of(jobs), server_id=self._server_id)
+    async def _place(self, run: _Run, step: Step) -> PlacedJob:
+        spec = step.job()
+        return PlacedJob(
+            spec=spec,
+            lane_id=await self._find_lane(self._statements, spec),
+            run_id=run.id,
+            step_key=step.key,
+            previous_id=run.finished_step,
+        )
+
+    async def _insert(self, jobs: Sequence[PlacedJob], outputs: Outputs) -> None:
+        for batch in _batches(jobs):
+            if self._submit is not None and not self._settled.hints:
+                stored = await self._submit(self._statements, batch, outputs)
+                # What comes behind it waits, even if all of this runs.
+                self._submit = None
+            else:
+                stored = await submit_jobs(self._statements, batch, server_id=self._server_id)
             self._settled.hints.extend(stored.hints)
 
     async def _judge(self, reports: Sequence[Report], jobs: Mapping[int, Row]) -> dict[int, Verdict]:
@@ -146,6 +168,27 @@ class Settling:
             if verdict is not None:
                 verdicts[id(report)] = verdict
         return verdicts
+
+
+def _outputs(decisions: Iterable[tuple[Report, Decision]]) -> dict[int, bytes]:
+    """Return what steps that may be followed have written, as far as it came with their results."""
+    return {
+        report.attempt.job_id: report.stdout
+        for report, decision in decisions
+        if decision.state == State.COMPLETED and report.stdout is not None
+    }
+
+
+def _batches(jobs: Sequence[PlacedJob]) -> Iterator[Batch]:
+    """Yield jobs by the batch: at most so many, and so many bytes but for one that is larger by itself."""
+    begin = size = 0
+    for at, job in enumerate(jobs):
+        size += len(job.spec.payload)
+        if at > begin and (at - begin == limits.BATCH_JOBS or size > limits.BATCH_BYTES):
+            yield Batch.of(jobs[begin:at])
+            begin, size = at, len(job.spec.payload)
+    if jobs:
+        yield Batch.of(jobs[begin:])
 
 
 def _split(reports: Sequence[Report], jobs: Mapping[int, Row]) -> tuple[list[Report], list[Report]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Self
 
 import asyncpg
@@ -12,6 +13,9 @@ from orqestra.model.submission import Submission
 from orqestra.store.database import Statements
 
 TAG_SEPARATOR = "\x1f"
+# What finished jobs have written to stdout, as far as it is at hand.
+Outputs = Mapping[int, bytes]
+NO_OUTPUTS: Final[Outputs] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

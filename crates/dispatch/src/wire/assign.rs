@@ -89,6 +89,8 @@ pub struct MatchedKind {
     pub timeout_ms: i64,
     /// As in `Columns`.
     pub grace_ms: i64,
+    /// Of a kind that only one job has.
+    pub step: Option<Step>,
 }
 
 impl<Bytes> Matched<Bytes> {
@@ -115,6 +117,7 @@ impl<Bytes> Matched<Bytes> {
             graces_ms: Vec::new(),
             steps: Vec::new(),
         };
+        let has_steps = self.kinds.iter().any(|kind| kind.step.is_some());
         let places = self.ids.iter().zip(&self.sessions).zip(&self.kind_of);
         for (place, (((id, session), number), payload)) in places.zip(self.payloads).enumerate() {
             let Some(session) = session else {
@@ -138,6 +141,9 @@ impl<Bytes> Matched<Bytes> {
             running.counted.push(0);
             running.timeouts_ms.push(kind.timeout_ms);
             running.graces_ms.push(kind.grace_ms);
+            if has_steps {
+                running.steps.push(kind.step.clone());
+            }
         }
         Ok(running)
     }

@@ -12,20 +12,22 @@ SELECT id FROM workflow_runs WHERE idempotency_key = :key;
 SELECT id, state, definition, cancel_requested_at IS NOT NULL AS cancel_requested
 FROM workflow_runs WHERE id = ANY(:ids::bigint[]) ORDER BY id FOR UPDATE;
 
--- name: close_run
-UPDATE workflow_runs SET state = :state, error = :error, finished_at = clock_timestamp()
-WHERE id = :id AND state = 'running';
+-- name: close_runs
+-- Guarded as in jobs.sql. Errors may be fewer than ids: those that are missing are none.
+UPDATE workflow_runs r SET state = ended.state, error = ended.error, finished_at = clock_timestamp()
+FROM unnest(:ids::bigint[], :states::text[], :errors::text[]) AS ended(id, state, error)
+WHERE r.id = ended.id AND CASE WHEN r.state = 'running' THEN true ELSE false END;
 
 -- name: reopen_run
 UPDATE workflow_runs SET state = 'running', error = NULL, finished_at = NULL
 WHERE id = :id AND state = 'failed';
 
--- name: request_run_cancel
+-- name: request_run_cancels
 UPDATE workflow_runs SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
-WHERE id = :id AND state = 'running';
+WHERE id = ANY(:ids::bigint[]) AND CASE WHEN state = 'running' THEN true ELSE false END;
 
 -- name: list_steps
-SELECT id, state, step_key FROM jobs WHERE run_id = :run_id ORDER BY id;
+SELECT id, state, run_id, step_key FROM jobs WHERE run_id = ANY(:run_ids::bigint[]) ORDER BY id;
 
 -- name: get_run
 SELECT id, name, definition, state, error, cancel_requested_at, created_at, finished_at

@@ -72,7 +72,8 @@ SELECT (SELECT array_agg(id ORDER BY position) FROM input) AS ids,
 -- What a submit whose answer was lost has stored as running, by its tokens, as `claim_jobs` would have answered it. To be
 -- asked when its backend is gone.
 WITH matched AS (
-    SELECT j.session_id, j.id, j.fence, j.token, j.type, j.payload, j.attempt, j.timeout_ms, j.grace_ms
+    SELECT j.session_id, j.id, j.fence, j.token, j.type, j.payload, j.attempt, j.timeout_ms, j.grace_ms,
+           j.run_id, j.step_key, j.previous_job_id
     FROM unnest(:session_ids::bigint[], :tokens::bigint[]) AS m(session_id, token)
     JOIN jobs j ON j.session_id = m.session_id AND j.token = m.token AND j.state = :running::text
 )
@@ -80,7 +81,10 @@ SELECT coalesce(array_agg(session_id), '{}') AS session_ids, coalesce(array_agg(
        coalesce(array_agg(fence), '{}') AS fences, coalesce(array_agg(token), '{}') AS tokens,
        coalesce(array_agg(type), '{}') AS types, coalesce(array_agg(payload), '{}') AS payloads,
        coalesce(array_agg(attempt), '{}') AS attempts, coalesce(array_agg(timeout_ms), '{}') AS timeouts_ms,
-       coalesce(array_agg(grace_ms), '{}') AS graces_ms, NULL::bigint[] AS run_ids
+       coalesce(array_agg(grace_ms), '{}') AS graces_ms,
+       CASE WHEN count(run_id) > 0 THEN array_agg(run_id) END AS run_ids,
+       CASE WHEN count(run_id) > 0 THEN array_agg(step_key) END AS step_keys,
+       CASE WHEN count(run_id) > 0 THEN array_agg(previous_job_id) END AS previous_ids
 FROM matched;
 
 -- name: find_keys

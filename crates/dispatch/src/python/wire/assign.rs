@@ -61,7 +61,12 @@ impl Claimed {
         ] {
             same_length(name, length, types.len())?;
         }
-        let kinds = types.into_iter().zip(timeouts_ms).zip(graces_ms);
+        let mut steps = steps(&columns)?;
+        if steps.is_empty() {
+            steps.resize(types.len(), None);
+        }
+        same_length("run_ids", steps.len(), types.len())?;
+        let kinds = types.into_iter().zip(timeouts_ms).zip(graces_ms).zip(steps);
         let matched = Matched {
             ids: column("ids")?.extract()?,
             sessions: column("session_ids")?.extract()?,
@@ -70,10 +75,11 @@ impl Claimed {
             tokens: column("tokens")?.extract()?,
             fence: column("fence")?.extract()?,
             kinds: kinds
-                .map(|((type_name, timeout_ms), grace_ms)| MatchedKind {
+                .map(|(((type_name, timeout_ms), grace_ms), step)| MatchedKind {
                     type_name,
                     timeout_ms,
                     grace_ms,
+                    step,
                 })
                 .collect(),
         };
