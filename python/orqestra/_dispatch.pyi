@@ -634,6 +634,9 @@ class Exit:
     waited for. `max_rss_kb` is 0, unknown, where it is not clearly above the peak of this process.
     """
 
+    def result(self, attempt: tuple[int, int, int]) -> bytes | None:
+        """Return the `Result` of that attempt, if it ended by itself and all of its output fits in; else None."""
+
     @property
     def key(self) -> int: ...
     @property

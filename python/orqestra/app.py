@@ -1,7 +1,6 @@
 """The server: every part made once, wired together, started in order and stopped in the opposite one."""
 
 import asyncio
-import gc
 import os
 import secrets
 import signal
@@ -37,6 +36,7 @@ from orqestra.engine.sessions import Sessions
 from orqestra.engine.settlement import Settlement
 from orqestra.engine.watch import Watch
 from orqestra.engine.workflows import Workflows
+from orqestra.garbage import collect_seldom
 from orqestra.http.metrics import Metrics, Readings
 from orqestra.http.server import HttpServer, Readiness
 from orqestra.log import get_logger
@@ -61,9 +61,6 @@ GRACE_SECONDS: Final = 1.0
 LEASE_TIMEOUT_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.25
 HEALTH_SECONDS: Final = 0.5
-# By default each 700 new objects are a collection, and every so often one that walks all that thousands of streams
-# hold: with 1000 of them a seventh of a busy server's time. What is made for each job has no cycles.
-COLLECT_AFTER: Final = (50_000, 10, 10)
 
 log = get_logger(__name__)
 
@@ -292,13 +289,6 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, server)
     await server.run()
-
-
-def collect_seldom() -> None:
-    """Have garbage looked for seldom in this process, and never in what has been there from the start."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
 
 
 def _on_signal(server: Server) -> None:

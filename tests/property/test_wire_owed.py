@@ -63,7 +63,7 @@ class OwedMachine(RuleBasedStateMachine):
 
         for ref, job in zip(came, jobs, strict=True):
             if ref not in self.results:
-                self.results[ref] = nothing_done(job, self.now_us).result
+                self.results[ref] = pb.Result.FromString(nothing_done(job, self.now_us).result)
                 self.noops.add(ref)
                 self.ready.append(ref)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orqestra.app import COLLECT_AFTER, collect_seldom
+from orqestra.garbage import COLLECT_AFTER, collect_seldom
 
 
 class Knot:

@@ -14,6 +14,7 @@ import uvloop
 
 from orqestra import log
 from orqestra.bench.journal import Journal
+from orqestra.garbage import collect_seldom
 from orqestra.settings import Settings
 from orqestra.worker.daemon import Worker, WorkerOptions
 
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> None:
         drain_seconds=settings.drain_seconds,
         orphan_seconds=settings.orphan_seconds,
     )
+    collect_seldom()
     uvloop.run(_work(options, Journal(Path(path))))
 
 

@@ -12,6 +12,7 @@ import click
 
 from orqestra.cli.options import SERVER
 from orqestra.cli.parameters import Pair
+from orqestra.garbage import collect_seldom
 from orqestra.model import limits
 from orqestra.model.job import QUEUE_DEFAULT, check_name, check_range, check_text, label_list
 
@@ -133,4 +134,5 @@ def _run(worker: Callable[[], Coroutine[None, None, int]]) -> int:
         leave.start()
         return code
 
+    collect_seldom()
     return uvloop.run(run())

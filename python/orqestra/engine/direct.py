@@ -5,9 +5,9 @@ only workers for which no lane may hold anything are taken, and only while no hi
 way to Redis. The rest of a batch, if there is any, goes the usual way behind them. Steps of runs are matched
 by the transaction that inserts them.
 
-If the answer of the statement or of the COMMIT is lost, what it stored is found by its tokens and sent. Where that cannot be known,
-and if the server dies between the commit and the message, the stream of the worker ends, and its next Hello does
-not name the jobs: they go back.
+If the answer of the statement or of the COMMIT is lost, what it stored is found by its tokens and sent. Where that
+cannot be known, and if the server dies between the commit and the message, the stream of the worker ends, and its
+next Hello does not name the jobs: they go back.
 """
 
 import asyncio

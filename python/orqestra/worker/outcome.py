@@ -35,9 +35,9 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """A result, and the output that has to be stored before it."""
+    """A `Result`, encoded, and the output that has to be stored before it."""
 
-    result: Result
+    result: bytes
     ahead: tuple[Piece, ...] = ()
 
 
@@ -57,6 +57,9 @@ def outcome(
     `returning`: if it was made to end, that was by the drain, or nobody knows why. `cancelled`: the server
     wanted it to end. `withdrawn`: why it was taken back, if it had not started.
     """
+    attempt = assignment.attempt
+    if (encoded := exit_.result((attempt.job_id, attempt.fence, attempt.token))) is not None:
+        return Finished(result=encoded)
     reason = REASONS[exit_.reason]
     if exit_.stage in MACHINE_STAGES or (exit_.stage == "exec" and exit_.errno in SHORTAGES):
         return HandBack(reason=f"spawn: {exit_.error}", shortage=True)
@@ -65,7 +68,7 @@ def outcome(
     ended_by_us = (reason is Reason.CANCELLED or reason is Reason.KILLED_AFTER_GRACE) and not exit_.timed_out
     returned = exit_.stage == "watch" or (returning and ended_by_us)
     result = Result(
-        attempt=assignment.attempt,
+        attempt=attempt,
         ok=reason is Reason.EXITED and exit_.exit_code == 0,
         reason=Reason.RETURNED if returned else reason,
         exit_code=_exit_code(exit_),
@@ -82,24 +85,26 @@ def outcome(
         killed_processes=exit_.killed_processes,
         left_processes=exit_.left_processes,
     )
-    return Finished(result=result, ahead=_put_output(result, exit_))
+    ahead = _put_output(result, exit_)
+    return Finished(result=result.SerializeToString(), ahead=ahead)
 
 
 def failure(assignment: Assignment, exit_code: int, error: str) -> Finished:
     """Return the result of a job that could not be run by its own fault."""
     result = Result(attempt=assignment.attempt, reason=Reason.SPAWN_FAILED, exit_code=exit_code, error=error)
-    return Finished(result=result)
+    return Finished(result=result.SerializeToString())
 
 
 def cancelled(assignment: Assignment) -> Finished:
     """Return the result of a job that was cancelled before it was started."""
-    return Finished(result=Result(attempt=assignment.attempt, reason=Reason.CANCELLED))
+    result = Result(attempt=assignment.attempt, reason=Reason.CANCELLED)
+    return Finished(result=result.SerializeToString())
 
 
 def nothing_done(assignment: Assignment, now_us: int) -> Finished:
     """Return the result of a `noop` job."""
     result = Result(attempt=assignment.attempt, ok=True, reason=Reason.EXITED, exit_code=0, started_at_us=now_us)
-    return Finished(result=result)
+    return Finished(result=result.SerializeToString())
 
 
 def _exit_code(exit_: Exit) -> int | None:

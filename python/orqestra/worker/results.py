@@ -55,7 +55,7 @@ class Unacknowledged:
 
     def add(self, attempt: AttemptRef, finished: Finished) -> None:
         """Keep the end of an attempt until it is acknowledged, and offer it, its output first."""
-        self._owed.add(attempt.named, finished.result.SerializeToString(), held_back=bool(finished.ahead))
+        self._owed.add(attempt.named, finished.result, held_back=bool(finished.ahead))
         self._forget_transfer(attempt)
         if finished.ahead:
             unsent = {(piece.stream, piece.offset): piece for piece in finished.ahead}

@@ -32,11 +32,13 @@ class Shell:
         payload = parse_shell(assignment.payload)
         account = self._surroundings.account(payload)
         assignment.timeout_ms = self._surroundings.timeout_ms(assignment.timeout_ms)
+        environment = self._environment(assignment, payload)
+        previous_output = assignment.previous_output if assignment.has_previous_output else None
         return Command(
             key=key,
             tag=tag_of(assignment),
             argv=[part.encode() for part in payload.arguments()],
-            env=list(self._environment(assignment, payload).items()),
+            env=list(environment.items()),
             cwd=self._cwd if payload.cwd is None else payload.cwd.encode(),
             stdin=None if payload.stdin is None else payload.stdin.encode(),
             timeout_ms=assignment.timeout_ms,
@@ -45,7 +47,7 @@ class Shell:
             user=account,
             allow_background=payload.allow_background,
             directory=self._jobs_directory,
-            previous_output=assignment.previous_output if assignment.has_previous_output else None,
+            previous_output=previous_output,
         )
 
     def _environment(self, assignment: Assignment, payload: ShellPayload) -> dict[bytes, bytes]:
@@ -58,11 +60,7 @@ class Shell:
 
 
 def tag_of(assignment: Assignment) -> bytes:
-    """Return what has to be known of an assignment when its command has ended, maybe by another daemon."""
-    return Assignment(
-        attempt=assignment.attempt,
-        type=assignment.type,
-        attempt_number=assignment.attempt_number,
-        timeout_ms=assignment.timeout_ms,
-        grace_ms=assignment.grace_ms,
-    ).SerializeToString()
+    """Take out of an assignment what only a start needs; return the rest, which may be read by another daemon."""
+    assignment.ClearField("payload")
+    assignment.ClearField("previous_output")
+    return assignment.SerializeToString()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tests.property.oracles.outbox import split
 
 PREFETCH_WINDOW_MS = 80
+PREFETCH_TIMES = 2
 PREFETCH_STALE_MS = 1000
 PREFETCH_MAX = 1000
 
@@ -171,7 +172,7 @@ class PlainMatcher:
         state = self.sessions.get(session)
         if state is None or state.slots == 0:
             return 0
-        prefetch = min(len(self.lately(state)), PREFETCH_MAX)
+        prefetch = min(PREFETCH_TIMES * len(self.lately(state)), PREFETCH_MAX)
         return max(0, state.slots + prefetch - state.outstanding)
 
     def lately(self, state: Session) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from orqestra.v1.worker_pb2 import Result
 from orqestra.worker.commands import LATE_SECONDS, Commands
 from orqestra.worker.outcome import NO_SLOT, Finished, HandBack
 from orqestra.worker.outgoing import attempt_of
@@ -51,7 +52,7 @@ async def test_what_waits_for_a_second_is_handed_back_and_what_runs_is_not(tmp_p
         job_id, finished = _next_end(commands, supervisor)
         assert job_id == 1
         assert isinstance(finished, Finished)
-        assert finished.result.ok
+        assert Result.FromString(finished.result).ok
 
 
 def _next_end(commands: Commands, supervisor: Supervisor) -> tuple[int, Finished | HandBack]:

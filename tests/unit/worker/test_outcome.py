@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orqestra.model.limits import OUTPUT_CHUNK_BYTES, OUTPUT_HEAD_BYTES, OUTPUT_TAIL_BYTES
 from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT
 from orqestra.v1.worker_pb2 import Assignment, AttemptRef, Result
-from orqestra.worker.outcome import Finished, outcome, pieces
+from orqestra.worker.outcome import Finished, Piece, outcome, pieces
 from orqestra.worker.supervised import Exit, Supervisor
 from tests.support.supervising import exits, run, seen, shell, supervision
 
@@ -24,10 +24,14 @@ def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]
         yield kept.open()
 
 
-def finished(exit_: Exit, *, returning: bool = False) -> Finished:
+def finished(exit_: Exit, *, returning: bool = False) -> tuple[Result, tuple[Piece, ...]]:
     ended = outcome(exit_, ASSIGNMENT, returning=returning)
     assert isinstance(ended, Finished)
-    return ended
+    return Result.FromString(ended.result), ended.ahead
+
+
+def told(exit_: Exit, *, returning: bool = False) -> Result:
+    return finished(exit_, returning=returning)[0]
 
 
 @pytest.mark.everywhere
@@ -40,7 +44,7 @@ def finished(exit_: Exit, *, returning: bool = False) -> Finished:
     ],
 )
 def test_a_command_ends_well_or_not(supervisor: Supervisor, script: str, expected: Result) -> None:
-    result = finished(run(supervisor, shell(script))).result
+    result = told(run(supervisor, shell(script)))
 
     assert (result.ok, result.reason) == (expected.ok, expected.reason)
     for field in ("exit_code", "exit_signal"):
@@ -52,7 +56,7 @@ def test_a_command_ends_well_or_not(supervisor: Supervisor, script: str, expecte
 def test_a_timeout_counts_even_if_the_command_then_ends_well(supervisor: Supervisor) -> None:
     exit_ = run(supervisor, shell("trap 'exit 0' TERM; while :; do sleep 0.01; done", timeout_ms=50))
 
-    result = finished(exit_).result
+    result = told(exit_)
 
     assert (result.ok, result.reason, result.exit_code) == (False, "timeout", 0)
     assert result.error == "ran longer than its timeout of 50 ms"
@@ -68,9 +72,9 @@ def test_only_what_the_drain_ended_is_returned(supervisor: Supervisor) -> None:
     (ended_by_us,) = exits(supervisor, 1)
     supervisor.forget([2])
 
-    assert finished(ended_by_itself, returning=True).result.ok
-    assert finished(ended_by_us, returning=True).result.reason == "returned"
-    assert finished(ended_by_us, returning=False).result.reason == "cancelled"
+    assert told(ended_by_itself, returning=True).ok
+    assert told(ended_by_us, returning=True).reason == "returned"
+    assert told(ended_by_us, returning=False).reason == "cancelled"
 
 
 @pytest.mark.everywhere
@@ -88,7 +92,7 @@ def test_only_what_the_drain_ended_is_returned(supervisor: Supervisor) -> None:
 def test_a_job_that_cannot_be_run_fails_as_in_a_shell(
     supervisor: Supervisor, fields: dict[str, Any], exit_code: int
 ) -> None:
-    result = finished(run(supervisor, shell("", **fields))).result
+    result = told(run(supervisor, shell("", **fields)))
 
     assert (result.ok, result.reason, result.exit_code) == (False, "spawn_failed", exit_code)
     assert result.error
@@ -98,11 +102,47 @@ def test_a_job_that_cannot_be_run_fails_as_in_a_shell(
 def test_small_output_travels_and_large_goes_ahead(supervisor: Supervisor) -> None:
     exit_ = run(supervisor, shell("head -c 8192 /dev/zero; head -c 8193 /dev/zero >&2"))
 
-    ended = finished(exit_)
+    result, ahead = finished(exit_)
 
-    assert (len(ended.result.stdout), ended.result.stdout_stored) == (8192, False)
-    assert (len(ended.result.stderr), ended.result.stderr_stored) == (0, True)
-    assert [(piece.stream, piece.offset, len(piece.data)) for piece in ended.ahead] == [(STREAM_STDERR, 0, 8193)]
+    assert (len(result.stdout), result.stdout_stored) == (8192, False)
+    assert (len(result.stderr), result.stderr_stored) == (0, True)
+    assert [(piece.stream, piece.offset, len(piece.data)) for piece in ahead] == [(STREAM_STDERR, 0, 8193)]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "true",
+        "exit 7",
+        "echo out; echo err >&2; exit 255",
+        "head -c 8192 /dev/zero; printf '\\0\\377' >&2",
+        "sleep 30 & sleep 30 & exit 0",
+    ],
+)
+def test_what_ended_by_itself_is_encoded_as_protobuf_would(supervisor: Supervisor, script: str) -> None:
+    exit_ = run(supervisor, shell(script))
+
+    encoded = exit_.result((1, -2, 2**62))
+
+    same = ("started_at_us", "wall_us", "user_us", "system_us", "max_rss_kb", "killed_processes", "left_processes")
+    assert encoded is not None
+    assert Result.FromString(encoded) == Result(
+        attempt=AttemptRef(job_id=1, fence=-2, token=2**62),
+        ok=exit_.exit_code == 0,
+        reason="exited",
+        exit_code=exit_.exit_code,
+        stdout=exit_.stdout,
+        stderr=exit_.stderr,
+        stdout_bytes=exit_.stdout_bytes,
+        stderr_bytes=exit_.stderr_bytes,
+        **{name: getattr(exit_, name) for name in same},
+    )
+    assert exit_.wall_us > 0
+
+
+@pytest.mark.parametrize("script", ["kill -9 $$", "head -c 8193 /dev/zero", "head -c 2000000 /dev/zero >&2"])
+def test_all_other_ends_are_looked_at(supervisor: Supervisor, script: str) -> None:
+    assert run(supervisor, shell(script)).result((1, 1, 1)) is None
 
 
 @given(total=st.integers(1, 3 * OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES))

@@ -3,7 +3,7 @@
 import asyncio
 
 from orqestra.model.report import AttemptRef
-from orqestra.v1.worker_pb2 import Beat, Held, LiveOutput, Result, WorkerMessage
+from orqestra.v1.worker_pb2 import Beat, Held, LiveOutput, WorkerMessage
 from orqestra.worker.outcome import Finished
 from orqestra.worker.outgoing import LIVE_BYTES, Outgoing
 from orqestra.worker.results import Unacknowledged
@@ -27,7 +27,7 @@ def kinds(messages: list[WorkerMessage]) -> list[str | None]:
 async def test_beats_go_first_and_answers_before_data() -> None:
     results = Unacknowledged()
     outgoing = Outgoing(results)
-    results.add(ref(1), Finished(result=Result()))
+    results.add(ref(1), Finished(result=b""))
     outgoing.live(LiveOutput(data=b"x"))
     outgoing.answer_held(Held(seq=1))
     outgoing.hand_back([ref(2)], "draining")
@@ -57,7 +57,7 @@ async def test_results_do_not_starve_live_output() -> None:
     outgoing.live(LiveOutput(data=b"x"))
     seen = []
     for job_id in (1, 2):
-        results.add(ref(job_id), Finished(result=Result()))
+        results.add(ref(job_id), Finished(result=b""))
         message = outgoing.next()
         assert message is not None
         seen.append(WorkerMessage.FromString(message))
@@ -79,7 +79,7 @@ async def test_live_output_is_dropped_when_too_much_waits() -> None:
 async def test_a_new_stream_begins_with_results_and_nothing_else() -> None:
     results = Unacknowledged()
     outgoing = Outgoing(results)
-    results.add(ref(1), Finished(result=Result()))
+    results.add(ref(1), Finished(result=b""))
     written(outgoing)
     outgoing.beat(Beat(seq=9))
     outgoing.acknowledge(9)

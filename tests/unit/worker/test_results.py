@@ -20,7 +20,7 @@ def add(results: Unacknowledged, job_id: int, *, chunks: int = 0, inline: bytes 
         for number in range(chunks)
     )
     result = Result(attempt=message_of(ref(job_id)), stdout=inline)
-    results.add(ref(job_id), Finished(result=result, ahead=ahead))
+    results.add(ref(job_id), Finished(result=result.SerializeToString(), ahead=ahead))
 
 
 def taken(results: Unacknowledged) -> list[int]:

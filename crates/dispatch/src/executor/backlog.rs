@@ -201,6 +201,12 @@ impl Backlog {
         self.lock().phases.len()
     }
 
+    /// Whether any of them waits.
+    pub fn has_waiting(&self) -> bool {
+        let inner = self.lock();
+        inner.phases.len() > inner.running
+    }
+
     /// Whether none is left.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

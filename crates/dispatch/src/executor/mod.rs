@@ -187,6 +187,12 @@ impl Executor {
         self.backlog.len()
     }
 
+    /// Whether any of them waits for its start.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        self.backlog.has_waiting()
+    }
+
     /// Takes no more commands and reports those that wait as cancelled. The threads end with the
     /// last command.
     ///

@@ -19,7 +19,7 @@ use self::session::Session;
 use crate::error::InvalidInput;
 use crate::hint::{self, HINT_BYTES};
 
-pub use self::session::{PREFETCH_MAX, PREFETCH_STALE_MS, PREFETCH_WINDOW_MS};
+pub use self::session::{PREFETCH_MAX, PREFETCH_STALE_MS, PREFETCH_TIMES, PREFETCH_WINDOW_MS};
 
 /// Matches hints to sessions. It knows nothing of clocks and streams: its caller tells it what
 /// happened, in order, and has one take under way at a time.

@@ -3,8 +3,10 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::wire::{Ref, from_ref};
 use crate::executor::Ending;
 use crate::supervisor::record::Ended;
+use crate::wire::ended;
 
 /// The end of a command.
 #[expect(clippy::struct_field_names, reason = "named as in Python")]
@@ -73,6 +75,20 @@ impl Exit {
 
 #[pymethods]
 impl Exit {
+    /// See `wire::ended`.
+    fn result<'py>(&self, py: Python<'py>, attempt: Ref) -> Option<Bound<'py, PyBytes>> {
+        let by_itself = self.reason == ended::EXITED && self.stage.is_none() && !self.truncated;
+        let ended = ended::Ended {
+            code: self.exit_code.filter(|_| by_itself)?,
+            outputs: [self.stdout.as_bytes(py), self.stderr.as_bytes(py)],
+            started_at_us: self.started_at_us,
+            usage: [self.wall_us, self.user_us, self.system_us, self.max_rss_kb],
+            others: [self.killed_processes, self.left_processes],
+        };
+        let result = ended.result(&from_ref(attempt))?;
+        Some(PyBytes::new(py, &result))
+    }
+
     fn __repr__(&self) -> String {
         let Self {
             key,

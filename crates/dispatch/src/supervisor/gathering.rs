@@ -1,24 +1,40 @@
 //! Ends that come fast are taken together, so that they share a sync, a message to the server and a
 //! commit. The first after a pause is taken at once.
+//!
+//! That is for when there is more to do than can be done. Where no command waits for its start, what
+//! was gathered is what keeps the next ones from coming, and is soon taken.
 
 use std::time::{Duration, Instant};
 
-/// From one taking to the next.
-const GATHER: Duration = Duration::from_millis(30);
+/// From one taking to the next, while commands wait.
+const GATHER: Duration = Duration::from_millis(80);
+/// From one taking to the next, while none does; looked at so often.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// When the executor is asked next.
 #[derive(Default)]
 pub struct Gathering {
     last: Option<Instant>,
-    until: Option<Instant>,
+    gathered: Option<Gathered>,
+}
+
+/// Something is there and was not taken.
+struct Gathered {
+    /// It is taken then in any case,
+    until: Instant,
+    /// and then if no command waits.
+    glance: Instant,
 }
 
 impl Gathering {
     /// Something is there. True: take it now; else `is_over` says when.
     pub fn begin(&mut self) -> bool {
-        let next = self.last.map(|last| last + GATHER);
-        self.until = next.filter(|next| Instant::now() < *next);
-        self.until.is_none()
+        let now = Instant::now();
+        self.gathered = self.last.and_then(|last| {
+            let (until, glance) = (last + GATHER, last + GLANCE);
+            (now < until).then_some(Gathered { until, glance })
+        });
+        self.gathered.is_none()
     }
 
     /// Ends were taken.
@@ -26,17 +42,26 @@ impl Gathering {
         self.last = Some(Instant::now());
     }
 
-    /// How long there is to wait for what is gathered; None: nothing is.
+    /// How long it is until `is_over` is to be asked; None: nothing is gathered.
     pub fn left(&self) -> Option<Duration> {
-        let until = self.until?;
-        Some(until.saturating_duration_since(Instant::now()))
+        let gathered = self.gathered.as_ref()?;
+        let next = gathered.until.min(gathered.glance);
+        Some(next.saturating_duration_since(Instant::now()))
     }
 
     /// Whether what was gathered is to be taken now; said once.
-    pub fn is_over(&mut self) -> bool {
-        let over = self.until.is_some_and(|until| Instant::now() >= until);
+    pub fn is_over(&mut self, has_waiting: impl FnOnce() -> bool) -> bool {
+        let Some(gathered) = &mut self.gathered else {
+            return false;
+        };
+        let now = Instant::now();
+        let mut over = now >= gathered.until;
+        if !over && now >= gathered.glance {
+            over = !has_waiting();
+            gathered.glance = now + GLANCE;
+        }
         if over {
-            self.until = None;
+            self.gathered = None;
         }
         over
     }

@@ -241,7 +241,7 @@ impl Hub {
     }
 
     fn gathered(&mut self) {
-        if self.gathering.is_over() {
+        if self.gathering.is_over(|| self.executor.has_waiting()) {
             self.read_executor();
             // It was there before: nothing can be missing for it.
             let _ = self.poll.add(self.executor.fileno(), EXECUTOR);

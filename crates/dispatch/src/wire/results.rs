@@ -6,6 +6,7 @@ use hashbrown::HashSet;
 
 use super::acks;
 use super::attempt::Attempt;
+use super::ended::{EXITED, INLINE_BYTES};
 use super::field::{Fields, Value};
 use super::only_field;
 use crate::error::InvalidInput;
@@ -14,10 +15,6 @@ use crate::error::InvalidInput;
 const RESULTS_MESSAGE: u32 = 5;
 /// Of `Results`.
 const RESULTS: u32 = 1;
-/// The reason of a command that has ended by itself.
-const EXITED: &[u8] = b"exited";
-/// What of a stream may travel in a result.
-const INLINE_BYTES: usize = 8 * 1024;
 
 /// One result of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +124,7 @@ fn plain(message: &[u8], seen: Seen) -> Option<Success> {
     });
     let is_plain = seen.ok
         && !seen.special
-        && &message[seen.reason] == EXITED
+        && &message[seen.reason] == EXITED.as_bytes()
         && seen.exit_code == Some(0)
         && seen.success.usage.iter().all(|used| *used >= 0);
     (is_plain && is_whole).then_some(seen.success)

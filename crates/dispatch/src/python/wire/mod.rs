@@ -21,13 +21,13 @@ use crate::wire::{acks, assign as pure_assign, jobs};
 pub struct Wire;
 
 /// An attempt as Python has it: job, fence, token.
-type Ref = (i64, i64, i64);
+pub(super) type Ref = (i64, i64, i64);
 
 fn to_ref(attempt: &Attempt) -> Ref {
     (attempt.job_id, attempt.fence, attempt.token)
 }
 
-fn from_ref((job_id, fence, token): Ref) -> Attempt {
+pub(super) fn from_ref((job_id, fence, token): Ref) -> Attempt {
     Attempt {
         job_id,
         fence,
