@@ -135,7 +135,8 @@ pub fn a_fork_bomb_has_an_end(harness: &mut Harness) {
         ..Limits::default()
     };
     let bomb = if is_root {
-        "exec bash -c 'bomb() { echo lit >&2; bomb | bomb & }; bomb; exec sleep 600'"
+        // It may choke on what it is refused, so that for a moment the one that sleeps is all there is.
+        "exec bash -c 'sleep 600 & bomb() { echo lit >&2; bomb | bomb & }; bomb; exec sleep 600'"
     } else {
         "bomb() { echo lit; [ $1 = 0 ] || { bomb $(($1 - 1)) & bomb $(($1 - 1)) & }; sleep 600; }; bomb 7"
     };

@@ -54,6 +54,16 @@ const WITHOUT_GROUPS: &[Case] = cases![leftovers::a_stray_is_told_and_dies_with_
 /// Where the kernel counts the processes of a group.
 const COUNTED: &[Case] = cases![bounds::who_is_refused_a_process_has_reached_a_limit];
 
+/// Where it counts their memory.
+const MEASURED: &[Case] = cases![
+    bounds::who_takes_too_much_memory_ends_with_all_of_his_processes,
+    bounds::memory_is_counted_for_all_processes_together,
+    bounds::a_kill_by_somebody_else_is_not_for_want_of_memory,
+];
+
+/// Where it tells the most they had, from Linux 5.19 on.
+const WITH_PEAK: &[Case] = cases![bounds::the_peak_of_all_processes_is_told];
+
 /// In a namespace of their own, in which they say which number the next process gets.
 const IN_NAMESPACE: &[Case] = cases![
     namespace::the_number_of_a_command_that_has_ended_may_be_a_strangers,
@@ -83,16 +93,20 @@ fn main() {
 
 /// Those that are run with this group, or without one.
 fn cases(cgroup: Option<&Path>, is_alone: bool) -> Vec<Case> {
-    let controllers = cgroup.map(|group| std::fs::read_to_string(group.join("cgroup.controllers")));
-    let is_counted =
-        controllers.is_some_and(|names| names.is_ok_and(|names| names.contains("pids")));
+    let has = |file: &str| cgroup.is_some_and(|group| group.join(file).exists());
+    let if_there = |file: &str, cases: &'static [Case]| if has(file) { cases } else { &[] };
     let lonely = if cgroup.is_none() {
         WITHOUT_GROUPS
     } else {
         &[]
     };
-    let counted = if is_counted { COUNTED } else { &[] };
-    let all = [CASES, lonely, counted];
+    let all = [
+        CASES,
+        lonely,
+        if_there("pids.max", COUNTED),
+        if_there("memory.max", MEASURED),
+        if_there("memory.peak", WITH_PEAK),
+    ];
     let chosen: &[&[Case]] = if is_alone { &[IN_NAMESPACE] } else { &all };
     chosen.concat()
 }
