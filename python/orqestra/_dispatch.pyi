@@ -293,6 +293,9 @@ class Claimed:
         one `fence`. ValueError if they do not fit together.
         """
 
+    def arrange(self, ids: Sequence[int]) -> None:
+        """Have the jobs of each session sent in the order of these, which names all; else it is that of the columns."""
+
     def __len__(self) -> int: ...
     @property
     def ids(self) -> list[int]:

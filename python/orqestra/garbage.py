@@ -10,6 +10,5 @@ COLLECT_AFTER: Final = (50_000, 10, 10)
 
 def collect_seldom() -> None:
     """Have garbage looked for seldom in this process, and never in what has been there from the start."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)

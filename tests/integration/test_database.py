@@ -56,6 +56,28 @@ async def test_what_is_cut_before_its_commit_has_stored_nothing(lossy: LossyPost
             await _transact(engine)
 
 
+async def test_a_connection_whose_commit_had_no_answer_in_time_is_nobody_elses(database: str, sql: Sql) -> None:
+    # A COMMIT that takes long, and ends at once when it is asked to.
+    await sql.execute("CREATE TABLE slow (id integer)")
+    await sql.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(30); RETURN NULL; END$$"
+    )
+    await sql.execute(
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    postgres = await Database.connect(database, connections=1, timeout_seconds=0.2)
+    try:
+        with pytest.raises(OutcomeUnknown):
+            async with postgres.transaction() as statements:
+                first = statements.backend
+                await statements._connection.execute("INSERT INTO slow VALUES (1)")
+
+        assert await backend_of(postgres) != first
+    finally:
+        await postgres.close(1.0)
+
+
 async def _transact(engine: Engine) -> None:
     async with engine.database.transaction() as statements:
         await statements.fetch("count_lapsed")

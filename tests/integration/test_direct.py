@@ -242,9 +242,10 @@ async def test_jobs_that_cannot_be_sent_go_back_with_their_stream(engine: Engine
     scene.stream = BrokenStream()
     session = await scene.begin()
 
-    with pytest.raises(OrqestraError, match="the server failed"):
-        await scene.submit(scene.job())
+    [job_id] = await scene.submit(scene.job())
 
+    # It is stored, whatever becomes of the stream: the next Hello does not name it.
+    assert await scene.states([job_id]) == [("running", 1)]
     assert engine.sessions.get(session.id) is None
     assert len(scene.stream.ended) == 1
 
@@ -265,3 +266,19 @@ async def test_a_cancel_that_came_before_the_assignment_is_told_behind_it(engine
 
     assert scene.assigned == [job_id]
     assert scene.stream.cancelled == [attempt] * 2
+
+
+async def test_nobody_passes_what_is_just_being_stored_to_wait(engine: Engine) -> None:
+    scene = Scene(engine)
+    session = await scene.begin()
+    places = [PlacedJob(spec=scene.job(), lane_id=scene.lane)] * (SLOTS + 1)
+    matching = engine.direct.matching()
+    async with engine.direct.storing(matching, engine.database.connection()) as statements:
+        await matching.submit(statements, Batch.of(places))
+        # A slot falls free before the relay has heard of the one that waits.
+        scene.matcher.release([session.id])
+
+        [late] = await scene.submit(scene.job())
+
+    assert await scene.states([late]) == [("pending", 0)]
+    assert len(scene.assigned) == SLOTS

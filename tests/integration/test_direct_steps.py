@@ -1,12 +1,14 @@
 """Steps of runs that are stored as running: the first with its run, each other with the end of the one before."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from orqestra.model.lifecycle import RunState, State
 from tests.support.direct import SLOTS, BrokenStream, Runs
-from tests.support.engine import Engine, failed, succeeded
+from tests.support.engine import Engine, failed, succeeded, until_blocked
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -109,8 +111,24 @@ async def test_a_step_that_cannot_be_sent_goes_back_with_its_stream(engine: Engi
     runs.stream = BrokenStream()
     await runs.ready(tmp_path)
 
-    with pytest.raises(RuntimeError, match="too many"):
-        await runs.trigger()
+    run_id = await runs.trigger()
 
+    # It is stored, whatever becomes of the stream: the next Hello does not name it.
+    assert await runs.steps_are(run_id) == [State.RUNNING]
     assert engine.sessions.get(runs.session.id) is None
     assert len(runs.stream.ended) == 1
+
+
+async def test_a_caller_who_goes_takes_neither_the_run_nor_a_stream_along(engine: Engine, tmp_path: Path) -> None:
+    runs = await Runs(engine).ready(tmp_path)
+    async with engine.database._pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE workflow_runs IN EXCLUSIVE MODE")
+        calling = asyncio.create_task(runs.trigger())
+        await until_blocked(engine)
+
+        calling.cancel()
+        await asyncio.wait([calling])
+
+    await until(lambda: len(runs.told()) == 1)
+    assert calling.cancelled()
+    assert runs.stream.ended == []

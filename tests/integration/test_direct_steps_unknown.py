@@ -75,3 +75,24 @@ async def test_the_streams_end_if_nobody_can_know_what_an_advance_has_stored(
         assert runs.engine.sessions.get(runs.session.id) is None
         assert runs.told() == []
         await lossy.open()
+
+
+async def test_what_was_cut_before_its_commit_gives_the_credit_back_and_is_matched_again(
+    lossy: LossyPostgres, tmp_path: Path
+) -> None:
+    async with runs_over(lossy, tmp_path) as runs:
+        ending, going_on = await runs.trigger(), await runs.trigger()
+        [one], [other] = await runs.steps(ending), await runs.steps(going_on)
+        await runs.settle(succeeded(one, stdout=b""))
+        [_, last] = await runs.steps(ending)
+        # The transaction that ends the one run and goes on with the other is cut behind its insert.
+        lossy.lose("close_runs", after_commit=False)
+
+        await runs.settle(succeeded(last, stdout=b""), succeeded(other, stdout=b"kept"))
+
+        assert lossy.cuts == 1
+        assert await runs.steps_are(ending) == [State.COMPLETED] * 2
+        assert await runs.steps_are(going_on) == [State.COMPLETED, State.RUNNING]
+        assert [job.previous_output for job in runs.told(["two"]) if job.run_id == going_on] == [b"kept"]
+        assert runs.matcher.free(runs.session.id) == SLOTS - 1
+        assert runs.stream.ended == []

@@ -50,6 +50,7 @@ ALLOWED = {
     "look_at": PRIMARY,
     "settle_completed": PRIMARY,
     "find_runs": PRIMARY,
+    "list_steps": {"jobs_step"},
     "lock_jobs": PRIMARY,
     "lock_free_jobs": PRIMARY,
     "settle_jobs": PRIMARY,

@@ -16,7 +16,7 @@ from orqestra.model.lifecycle import RunState, State
 from orqestra.model.report import Verdict
 from orqestra.store.database import Row
 from orqestra.store.settling import Settling
-from tests.support.engine import SERVER_ID, Engine, Worker, failed, piece, returned, succeeded
+from tests.support.engine import SERVER_ID, Engine, Worker, failed, piece, returned, succeeded, until_blocked
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -61,15 +61,6 @@ async def unfinished_settlement(engine: Engine, row: Mapping[str, Any]) -> Async
         settling = Settling(statements, server_id=SERVER_ID, find_lane=engine.lanes.find_existing)
         await settling.settle([succeeded(row)], wait_for_locks=True)
         yield
-
-
-async def until_blocked(engine: Engine) -> None:
-    """Return once a statement of this database waits for a lock."""
-    async with asyncio.timeout(5):
-        while not await engine.sql(
-            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ):
-            await asyncio.sleep(0)
 
 
 async def test_a_trigger_stores_the_run_with_its_first_step_and_a_hint(engine: Engine, workflows: Workflows) -> None:

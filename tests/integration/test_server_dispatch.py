@@ -9,9 +9,9 @@ import pytest
 from orqestra.v1 import jobs_pb2
 from orqestra.v1.worker_pb2 import Assignment, AttemptRef, HeldAttempt, Results
 from tests.support.raw_worker import RawStream, Verdict, good, held
-from tests.support.server import RunningServer, Sql
+from tests.support.server import RunningServer, Sql, noop
 
-# Fast finishes may be followed by as many jobs ahead as were finished in the last 80 ms (the matcher's prefetch).
+# Fast finishes may be followed by twice as many jobs ahead as were finished in the last 80 ms (the matcher's prefetch).
 SLOW_SECONDS = 0.15
 DUE_WITHIN_MS = 100.0
 
@@ -40,7 +40,7 @@ async def test_a_worker_never_has_more_than_its_slots_and_what_it_just_finished(
                 waiting += (await stream.next("assign")).jobs
             # What the server may have seen finish shortly before it sent this, with room for a slow machine.
             recent = sum(loop.time() - at < 0.2 for at in finished_at)
-            worst = max(worst, len(waiting) - slots - recent)
+            worst = max(worst, len(waiting) - slots - 2 * recent)
             done, waiting = waiting[:3], waiting[3:]
             finished_at += [loop.time()] * len(done)
             await stream.send(results=Results(results=[good(job.attempt) for job in done]))
@@ -58,8 +58,8 @@ async def test_a_busy_worker_gets_nothing_more(server: RunningServer) -> None:
 
         await stream.finish(jobs[:1])
 
-        # One slot is free, and one job more may be sent ahead for the one just finished.
-        assert 1 <= len((await stream.next("assign")).jobs) <= 2
+        # One slot is free, and two jobs more may be sent ahead for the one just finished.
+        assert 1 <= len((await stream.next("assign")).jobs) <= 3
 
 
 async def test_results_of_jobs_that_it_did_not_run_make_no_room(server: RunningServer) -> None:
@@ -77,9 +77,9 @@ async def test_results_of_jobs_that_it_did_not_run_make_no_room(server: RunningS
 
 async def test_results_from_before_a_reconnect_make_no_room(server: RunningServer) -> None:
     ids = await server.submit_many(10)
-    async with server.worker(slots=4) as worker:
+    async with server.worker(slots=5) as worker:
         stream = await worker.open()
-        running, *finished = await stream.assigned(4)
+        running, *finished = await stream.assigned(5)
         second = await worker.open(
             slots=1, held=[held(running), *(held(job, HeldAttempt.PHASE_FINISHED) for job in finished)]
         )
@@ -87,9 +87,9 @@ async def test_results_from_before_a_reconnect_make_no_room(server: RunningServe
             await second.finish([job])
             await second.none("assign", SLOW_SECONDS)
 
-        # The last one may have one sent ahead, as any that is just finished.
-        await second.finish([finished[2], running])
-        assert ids[4] in [job.attempt.job_id for job in (await second.next("assign")).jobs]
+        # The last ones may have some sent ahead, as any that are just finished.
+        await second.finish([*finished[2:], running])
+        assert ids[5] in [job.attempt.job_id for job in (await second.next("assign")).jobs]
 
 
 async def test_a_draining_worker_gets_nothing_until_it_has_slots_again(server: RunningServer) -> None:
@@ -118,6 +118,21 @@ async def test_the_best_priority_goes_first_and_the_oldest_of_equals(server: Run
 
     expected = [job_id for job_id, _ in sorted(order, key=lambda each: (-each[1], each[0]))]
     assert [job.attempt.job_id for job in jobs] == expected
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "matched directly"])
+async def test_what_is_sent_together_is_sent_best_first(server: RunningServer, *, waits: bool) -> None:
+    async def submit() -> list[int]:
+        specs = [noop(priority=priority) for priority in (0, 9, 4, 9)]
+        return list((await server.jobs.SubmitBatch(jobs_pb2.SubmitBatchRequest(jobs=specs))).ids)
+
+    ids = await submit() if waits else []
+    async with server.worker(slots=6) as worker:
+        stream = await worker.open()
+        ids = ids or await submit()
+        jobs = await stream.assigned(4)
+
+    assert [job.attempt.job_id for job in jobs] == [ids[at] for at in (1, 3, 2, 0)]
 
 
 async def test_the_best_priority_of_a_queue_goes_first_across_labels(server: RunningServer) -> None:

@@ -73,6 +73,21 @@ def test_what_is_claimed_is_sent_as_protobuf_reads_it(
         ]
 
 
+@settings(deadline=None)  # pytest's timeout bounds it
+@given(claims, st.randoms(use_true_random=False))
+def test_jobs_are_sent_in_the_order_that_is_wanted(jobs: list[Job], random: Any) -> None:
+    jobs = list({job["id"]: job for job in jobs}.values())
+    wanted = random.sample(jobs, len(jobs))
+    claimed = claimed_of(jobs)
+
+    claimed.arrange([job["id"] for job in wanted])
+
+    for session_id in claimed.session_ids:
+        [encoded] = claimed.encode(session_id, PREVIOUS, len(jobs), 1 << 20)
+        mine = [assignment(job) for job in wanted if job["session_id"] == session_id]
+        assert pb.ServerMessage.FromString(wire.assign(1, encoded)).assign.jobs == mine
+
+
 submitted = st.lists(
     st.fixed_dictionaries(
         {

@@ -311,3 +311,12 @@ async def lose(engine: Engine, worker: Worker, row: Claimed, reason: str = "laps
     await engine.close(worker, reason)
     await engine.sweep()
     return await engine.connect(worker)
+
+
+async def until_blocked(engine: Engine) -> None:
+    """Return once a statement of this database waits for a lock."""
+    async with asyncio.timeout(5):
+        while not await engine.sql(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ):
+            await asyncio.sleep(0)

@@ -125,8 +125,8 @@ class Cancels(Service):
             rows = await statements.fetch("cancel_jobs", ids=sorted(wanted), waiting=WAITING_STATES)
             ended = {row["run_id"] for row in rows if row["run_id"] is not None and row["state"] == State.CANCELLED}
             if ended:
-                states = [RunState.CANCELLED] * len(ended)
-                await statements.fetch("close_runs", ids=list(ended), states=states, errors=[])
+                columns = {"states": [RunState.CANCELLED] * len(ended), "errors": [None] * len(ended)}
+                await statements.fetch("close_runs", ids=list(ended), **columns)
             tried |= {row["id"]: _first_found(row, tried.get(row["id"])) for row in rows}
             return [tried[row["id"]] for row in rows]
 

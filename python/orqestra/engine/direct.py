@@ -14,7 +14,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from itertools import groupby
 
 from orqestra._dispatch import Claimed
@@ -23,31 +23,41 @@ from orqestra.engine.core import Core
 from orqestra.engine.relay import Relay
 from orqestra.engine.sessions import Sessions
 from orqestra.failpoint import Point, reached
+from orqestra.log import get_logger
 from orqestra.model.errors import OutcomeUnknown
 from orqestra.model.lifecycle import BORN, State
 from orqestra.store.database import Backend, Statements
 from orqestra.store.submitting import NO_OUTPUTS, WAITING, Batch, Direct, Outputs, PlacedJob, Stored, submit_jobs
 
+log = get_logger(__name__)
+
 
 class Matching:
-    """One batch that a statement or a transaction stores, as running where that can be.
+    """One batch that is stored in a block of `DirectMatch.storing`, as running where that can be.
 
-    `found` is set if the answer was lost, but all of the batch is known to run. The rest is for `DirectMatch`.
+    `found` is set before the block's OutcomeUnknown leaves it, if all of the batch is known to run. What else is
+    here is between this and `DirectMatch`.
     """
 
-    def __init__(self, match: Callable[[Batch, Outputs], Direct], *, server_id: int) -> None:
+    def __init__(self, match: Callable[[Batch, Outputs], Direct], relay: Relay, *, server_id: int) -> None:
         self.found: Stored | None = None
         self.batch = Batch()
         self.outputs = NO_OUTPUTS
         self.direct = WAITING
         self.stored: Stored | None = None
+        self.until_handed_over = ExitStack()
         self._match = match
+        self._relay = relay
         self._server_id = server_id
 
     async def submit(self, statements: Statements, batch: Batch, outputs: Outputs = NO_OUTPUTS) -> Stored:
-        """Store the batch; `outputs` are those of earlier steps. To be called once."""
+        """Store the batch; `outputs` are those of earlier steps. It can be called once."""
+        assert not self.batch.payloads, "the credit of the first batch would be lost"
         self.batch, self.outputs = batch, outputs
         self.direct = self._match(batch, outputs)
+        if not self.direct.session_ids or None in self.direct.session_ids:
+            # What others store meanwhile must not pass what will wait of this.
+            self.until_handed_over.enter_context(self._relay.on_its_way())
         self.stored = await submit_jobs(statements, batch, server_id=self._server_id, direct=self.direct)
         return self.stored
 
@@ -84,40 +94,50 @@ class DirectMatch:
         return Direct(session_ids=session_ids, tokens={to: secrets.randbits(63) for to in matched})
 
     def matching(self) -> Matching:
-        """Return what `storing` needs."""
-        return Matching(self.match, server_id=self._server_id)
+        """Return what stores one batch in one block of `storing`."""
+        return Matching(self.match, self._relay, server_id=self._server_id)
 
     @asynccontextmanager
     async def storing(
         self, matching: Matching, lending: AbstractAsyncContextManager[Statements]
     ) -> AsyncIterator[Statements]:
-        """Lend what is lent. After the block, what `matching` has stored as running is sent, or undone with it."""
+        """Lend a connection or transaction to a block that may store a batch by `matching`.
+
+        What runs of it is sent after the block. If the block fails the credit is given back; if its end is not known,
+        what runs is found and sent, or the streams are ended. Whoever stored it hands the hints over without waiting
+        for anything in between.
+        """
         backend = None
-        try:
-            async with lending as statements:
-                backend = statements.backend
-                yield statements
-        except OutcomeUnknown as error:
-            await self._find_out(matching, backend, error)
-            raise
-        except BaseException as error:
-            self._undo(matching, error)
-            raise
-        self._send(matching)
+        with matching.until_handed_over:
+            try:
+                async with lending as statements:
+                    backend = statements.backend
+                    yield statements
+            except OutcomeUnknown as error:
+                await self._find_out(matching, backend, error)
+                raise
+            except BaseException as error:
+                self._undo(matching, error)
+                raise
+            self._send(matching)
 
     def _send(self, matching: Matching) -> None:
-        """Send what was stored as running; the credit of the rest is given back."""
+        """Send what was stored as running; the credit of the rest is given back.
+
+        What cannot be sent goes back with its stream. It is stored all the same, and so says the answer.
+        """
         direct, stored = matching.direct, matching.stored
         if not direct.tokens or stored is None:
             return
         reached(Point.DIRECT_STORED)
         try:
             claimed = Claimed.direct(_columns(direct, matching.batch, stored))
+            _arrange(claimed, matching.batch, stored)
             self.matcher.release(_waiting(direct, stored))
             self._deliver(claimed, matching.outputs)
-        except BaseException as error:
+        except Exception as error:
+            log.exception("jobs that were stored as running cannot be sent")
             self._end(direct, reason=f"jobs stored for it cannot be sent: {error!r}")
-            raise
 
     async def _find_out(self, matching: Matching, backend: Backend | None, error: OutcomeUnknown) -> None:
         """Send what was stored as running although its answer was lost; where that cannot be known, undo it."""
@@ -188,6 +208,14 @@ def _is_due(kind: PlacedJob, outputs: Outputs) -> bool:
     # A step is told what the one before it wrote. Where that is kept apart, a claim reads it.
     is_told = kind.previous_id is None or kind.previous_id in outputs
     return kind.spec.at is None and kind.spec.delay_ms == 0 and is_told
+
+
+def _arrange(claimed: Claimed, batch: Batch, stored: Stored) -> None:
+    """Have the best be sent first, as it would be claimed first."""
+    priorities = [kind.spec.priority for kind in batch.kinds]
+    if len(set(priorities)) > 1:
+        places = sorted(range(len(batch)), key=lambda place: -priorities[batch.kind_of[place] - 1])
+        claimed.arrange([job_id for place in places if (job_id := stored.ids[place]) is not None])
 
 
 def _waiting(direct: Direct, stored: Stored) -> list[int]:

@@ -178,9 +178,10 @@ class Intake(Service):
         if len(jobs) <= limits.BATCH_JOBS:
             return self._hand_over([await self._insert_at_once(jobs)])
         chunks = [jobs.part(at, at + limits.BATCH_JOBS) for at in range(0, len(jobs), limits.BATCH_JOBS)]
-        async with self._database.transaction() as statements:
-            parts = [await submit_jobs(statements, chunk, server_id=self._server_id) for chunk in chunks]
-        return self._hand_over(parts)
+        with self._relay.on_its_way():
+            async with self._database.transaction() as statements:
+                parts = [await submit_jobs(statements, chunk, server_id=self._server_id) for chunk in chunks]
+            return self._hand_over(parts)
 
     async def _insert_at_once(self, jobs: Batch) -> Stored:
         await self._holding.hold(jobs)

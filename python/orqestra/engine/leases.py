@@ -57,10 +57,13 @@ class Leases(Service):
         return max(0.0, TICK_SECONDS - (self.clock.monotonic() - began))
 
     async def _answer(self, heard: Sequence[tuple[Session, int]], now_ms: int) -> None:
+        began = self.clock.monotonic()
         rows = range(0, len(heard), ANSWERS_AT_ONCE)
-        for at in rows:
-            if at:
-                await self.pause(min(BETWEEN_ANSWERS_SECONDS, ANSWERS_SECONDS / len(rows)))
+        between_seconds = min(BETWEEN_ANSWERS_SECONDS, ANSWERS_SECONDS / max(1, len(rows)))
+        for number, at in enumerate(rows):
+            if number:
+                # Whatever is late is not put off any more: the next renewal waits for it.
+                await self.pause(max(0.0, began + number * between_seconds - self.clock.monotonic()))
             for session, beat in heard[at : at + ANSWERS_AT_ONCE]:
                 session.peer.renewed(beat, now_ms)
 

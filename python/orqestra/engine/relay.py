@@ -77,8 +77,8 @@ class Relay(Service):
             log.info("rows left in the outbox", reason=str(error))
 
     @contextmanager
-    def _on_its_way(self) -> Iterator[None]:
-        """Until the end of the block, something is on its way."""
+    def on_its_way(self) -> Iterator[None]:
+        """Until the end of the block, something is on its way that nobody is to pass."""
         self._pushes += 1
         try:
             yield
@@ -86,7 +86,7 @@ class Relay(Service):
             self._pushes -= 1
 
     async def _push(self, rows: Sequence[tuple[int, bytes]]) -> None:
-        with self._on_its_way():
+        with self.on_its_way():
             await self._push_rows(rows)
 
     async def _push_rows(self, rows: Sequence[tuple[int, bytes]]) -> None:
@@ -108,7 +108,7 @@ class Relay(Service):
         self._wake_lanes([lane for push in pushes for lane in push.lanes])
 
     async def _relay_own(self) -> None:
-        with self._on_its_way():
+        with self.on_its_way():
             # Before the look: what is committed while it is under way it may not see, and that is asked for anew.
             self._may_lack_own = False
             try:

@@ -24,6 +24,7 @@ class Workflows:
         self._lanes = lanes
         self._relay = relay
         self._direct = direct
+        self._triggering: set[asyncio.Task[int]] = set()
 
     async def trigger(self, name: str, key: str | None) -> int:
         """Store a run with its first steps in one transaction and return its id, the first one of the key.
@@ -35,6 +36,18 @@ class Workflows:
         definition = await asyncio.to_thread(self._catalog.get, name)
         for step in definition.steps:
             await self._lanes.find(step.job())
+        # A caller who goes does not take it along: what would become of it then nobody knew.
+        triggering = asyncio.create_task(self._trigger(definition, key), name=f"trigger {name}")
+        self._triggering.add(triggering)
+        triggering.add_done_callback(self._done)
+        return await asyncio.shield(triggering)
+
+    def _done(self, triggering: "asyncio.Task[int]") -> None:
+        self._triggering.discard(triggering)
+        if not triggering.cancelled():
+            triggering.exception()
+
+    async def _trigger(self, definition: Definition, key: str | None) -> int:
         run_id, stored = await self._store_until_known(definition, key)
         if stored is None:
             # The run is there already; if it is the commit of this very call, its hints were not handed over.

@@ -167,6 +167,9 @@ class Database:
             if not committing or _is_unsent(error):
                 cause = error.__cause__ if isinstance(error, OutcomeUnknown) else error
                 raise StorageUnavailable(f"the connection to Postgres was lost, nothing was stored: {error}") from cause
+            # As after a statement: what ends its backend must not meet another's.
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
             raise OutcomeUnknown(f"the connection to Postgres was lost during a COMMIT: {error!r}") from error
         finally:
             await self._release(connection)

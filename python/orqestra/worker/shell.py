@@ -34,9 +34,10 @@ class Shell:
         assignment.timeout_ms = self._surroundings.timeout_ms(assignment.timeout_ms)
         environment = self._environment(assignment, payload)
         previous_output = assignment.previous_output if assignment.has_previous_output else None
+        _strip(assignment)
         return Command(
             key=key,
-            tag=tag_of(assignment),
+            tag=assignment.SerializeToString(),
             argv=[part.encode() for part in payload.arguments()],
             env=list(environment.items()),
             cwd=self._cwd if payload.cwd is None else payload.cwd.encode(),
@@ -59,8 +60,7 @@ class Shell:
         }
 
 
-def tag_of(assignment: Assignment) -> bytes:
-    """Take out of an assignment what only a start needs; return the rest, which may be read by another daemon."""
-    assignment.ClearField("payload")
-    assignment.ClearField("previous_output")
-    return assignment.SerializeToString()
+def _strip(assignment: Assignment) -> None:
+    """Take out of an assignment what only a start needs: the rest is kept, and read at the end by whichever daemon."""
+    for name in ("payload", "has_previous_output", "previous_output"):
+        assignment.ClearField(name)

@@ -193,6 +193,12 @@ impl Executor {
         self.backlog.has_waiting()
     }
 
+    /// Whether live output waits in the reports.
+    #[must_use]
+    pub fn has_live(&self) -> bool {
+        self.outbox.has_live()
+    }
+
     /// Takes no more commands and reports those that wait as cancelled. The threads end with the
     /// last command.
     ///

@@ -240,6 +240,11 @@ impl Outbox {
         }
     }
 
+    /// Whether live output waits.
+    pub fn has_live(&self) -> bool {
+        !self.lock().streams.is_empty()
+    }
+
     /// Takes all that waits; without `live` the live output stays, and is told of no more before there is
     /// something new. The descriptor is not readable after it until then.
     pub fn take(&self, live: bool) -> Reports {

@@ -7,11 +7,11 @@
 /// jobs are longer under way than this, would never give more than the slots.
 pub const PREFETCH_WINDOW_MS: i64 = 80;
 
-/// So many jobs are sent ahead for each that counts: what the session ends in twice the window. The next
-/// Assign message is under way for about a round trip, on a busy machine for 50 ms, and a worker gathers the
-/// ends of commands for up to 80 ms; what is sent ahead covers both. It is below what a person notices if such
-/// a job has to wait for a slot after all; what waits for a second is handed back. A burst finds more with
-/// each round trip: three times as much as before, where one for each would be twice as much.
+/// So many jobs are sent ahead for each that counts: what the session ends in twice the window. That covers the
+/// round trip of the next Assign, 50 ms on a busy machine, and the 80 ms for which a worker may gather ends of
+/// commands. A job that has to wait for a slot after all is hardly late for a person, and is handed back after
+/// a second. In a burst the session is given up to three times as much with each round trip; with one job ahead
+/// for each it would be twice.
 pub const PREFETCH_TIMES: u32 = 2;
 
 /// For how long a finished job counts at most, whether its session had work or not.

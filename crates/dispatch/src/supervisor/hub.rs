@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::door::Door;
 use super::gathering::Gathering;
@@ -118,7 +118,8 @@ impl Hub {
             || self.stopping
             || self.holdings.undurable() > 0
             || self.keep.is_behind();
-        self.gathering.left().or(waits.then_some(TICK))
+        let left = self.gathering.left(Instant::now());
+        left.or(waits.then_some(TICK))
     }
 
     fn is_over(&self) -> bool {
@@ -233,7 +234,7 @@ impl Hub {
 
     /// Takes what the executor tells: at once, or together with what follows closely.
     fn gather(&mut self) {
-        if self.gathering.begin() {
+        if self.gathering.begin(Instant::now()) {
             self.read_executor();
         } else {
             self.poll.remove(self.executor.fileno());
@@ -241,7 +242,9 @@ impl Hub {
     }
 
     fn gathered(&mut self) {
-        if self.gathering.is_over(|| self.executor.has_waiting()) {
+        // Whoever follows output does not wait for it.
+        let pays = || self.executor.has_waiting() && !self.executor.has_live();
+        if self.gathering.is_over(Instant::now(), pays) {
             self.read_executor();
             // It was there before: nothing can be missing for it.
             let _ = self.poll.add(self.executor.fileno(), EXECUTOR);
@@ -270,7 +273,7 @@ impl Hub {
         }
         if !records.is_empty() {
             (self.reached)("worker.exited_before_spool_fsync");
-            self.gathering.took_ends();
+            self.gathering.took_ends(Instant::now());
             self.keep.append(records);
         }
     }

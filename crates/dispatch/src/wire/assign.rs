@@ -89,7 +89,7 @@ pub struct MatchedKind {
     pub timeout_ms: i64,
     /// As in `Columns`.
     pub grace_ms: i64,
-    /// Of a kind that only one job has.
+    /// What it knows of its run. A step is the only job of its kind.
     pub step: Option<Step>,
 }
 
@@ -183,6 +183,22 @@ impl<Bytes: AsRef<[u8]>> Claimed<Bytes> {
             columns,
             by_session,
         })
+    }
+
+    /// Have the jobs of each session sent in this order, those that are not named last.
+    pub fn arrange(&mut self, ids: &[i64]) {
+        let ranks: HashMap<i64, usize> =
+            ids.iter().zip(0..).map(|(id, rank)| (*id, rank)).collect();
+        let attempts = &self.columns.attempts;
+        let rank = |job: &usize| {
+            ranks
+                .get(&attempts[*job].job_id)
+                .copied()
+                .unwrap_or(usize::MAX)
+        };
+        for jobs in self.by_session.values_mut() {
+            jobs.sort_by_key(rank);
+        }
     }
 
     /// All attempts.

@@ -13,7 +13,7 @@ SELECT id, state, definition, cancel_requested_at IS NOT NULL AS cancel_requeste
 FROM workflow_runs WHERE id = ANY(:ids::bigint[]) ORDER BY id FOR UPDATE;
 
 -- name: close_runs
--- Guarded as in jobs.sql. Errors may be fewer than ids: those that are missing are none.
+-- Guarded as in jobs.sql.
 UPDATE workflow_runs r SET state = ended.state, error = ended.error, finished_at = clock_timestamp()
 FROM unnest(:ids::bigint[], :states::text[], :errors::text[]) AS ended(id, state, error)
 WHERE r.id = ended.id AND CASE WHEN r.state = 'running' THEN true ELSE false END;
@@ -27,7 +27,12 @@ UPDATE workflow_runs SET cancel_requested_at = coalesce(cancel_requested_at, clo
 WHERE id = ANY(:ids::bigint[]) AND CASE WHEN state = 'running' THEN true ELSE false END;
 
 -- name: list_steps
-SELECT id, state, run_id, step_key FROM jobs WHERE run_id = ANY(:run_ids::bigint[]) ORDER BY id;
+-- Run by run, by the index: as one condition on many runs it is thought, on a table that was never analyzed, to be true
+-- of all jobs.
+SELECT steps.* FROM unnest(:run_ids::bigint[]) AS runs(id)
+CROSS JOIN LATERAL (
+    SELECT id, state, run_id, step_key FROM jobs WHERE run_id = runs.id ORDER BY id OFFSET 0
+) AS steps;
 
 -- name: get_run
 SELECT id, name, definition, state, error, cancel_requested_at, created_at, finished_at

@@ -77,7 +77,7 @@ class Exit:
     max_rss_kb: int = 0
 
     def result(self, _attempt: tuple[int, int, int]) -> None:
-        """Leave it to whoever asks: speed is not what this is for."""
+        """Return None: whoever asks encodes it, since speed is not what this is for."""
 
     @property
     def truncated(self) -> bool:

@@ -13,7 +13,7 @@ use crate::wire::assign::{self, Columns, Matched, MatchedKind, Step, same_length
 use crate::wire::attempt::Attempt;
 
 /// Claimed jobs by session.
-#[pyclass(frozen, module = "orqestra._dispatch")]
+#[pyclass(module = "orqestra._dispatch")]
 pub struct Claimed {
     inner: assign::Claimed<PyBackedBytes>,
 }
@@ -86,6 +86,10 @@ impl Claimed {
         Ok(Self {
             inner: assign::Claimed::new(matched.running()?)?,
         })
+    }
+
+    fn arrange(&mut self, ids: Vec<i64>) {
+        self.inner.arrange(&ids);
     }
 
     fn __len__(&self) -> usize {
