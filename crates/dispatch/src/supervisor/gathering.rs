@@ -90,7 +90,7 @@ mod tests {
         let (mut gathering, now) = (Gathering::default(), Instant::now());
         gathering.took_ends(now);
         assert!(!gathering.begin(now + MS));
-        assert_eq!(gathering.left(now + MS), Some(GLANCE - MS));
+        assert_eq!(gathering.left(now), Some(GLANCE));
         assert!(!gathering.is_over(now + MS, never));
         let mut at = now + GLANCE;
         while at < now + GATHER {
