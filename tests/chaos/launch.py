@@ -4,6 +4,7 @@ What a failpoint does, a clock that is wrong and a build that is broken on purpo
 nowhere else: the product has neither a setting nor a variable for them.
 """
 
+import importlib
 import os
 import socket
 import sys
@@ -14,7 +15,6 @@ from collections.abc import Callable
 from orqestra import failpoint
 from orqestra.cli import main as orqestra
 from orqestra.worker import supervision
-from tests.chaos.broken import break_build
 from tests.chaos.settings import BROKEN, CLOCK_OFFSET, CONTROL, NAME
 
 
@@ -68,7 +68,8 @@ def main() -> None:
     if offset_seconds:
         _shift_clock(offset_seconds)
     if broken := os.environ.get(BROKEN):
-        break_build(broken)
+        # It imports all of a server, for which no worker that is whole has to wait at its start.
+        importlib.import_module("tests.chaos.broken").break_build(broken)
     if control := os.environ.get(CONTROL):
         failpoint.on_reach(Strings(control, os.environ[NAME]).reached)
         supervision.COMMAND = (sys.executable, "-P", "-m", "tests.chaos.supervise")
