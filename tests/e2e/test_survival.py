@@ -26,7 +26,8 @@ LEASE_SECONDS = 3
 # A server that is asked to stop has so long.
 SERVER_STOP_SECONDS = 5.0
 RESTARTS = 3
-PATIENCE_SECONDS = 3.0
+# A server that comes back beside other tests may take half of it.
+PATIENCE_SECONDS = 6.0
 WORK = "sleep 0.1"
 # Too much to travel within a result.
 OUTPUT_BYTES = 100_000
