@@ -40,6 +40,7 @@ from orqestra.store.database import Database, Row
 from orqestra.store.submitting import Batch, PlacedJob, Stored, submit_jobs
 from tests.support.on_wire import answers_of, is_plain, results_of, rows_of
 from tests.support.server import settings_for
+from tests.support.waiting import until
 
 SERVER_ID = 7
 LEASE_MS = 60_000
@@ -315,8 +316,12 @@ async def lose(engine: Engine, worker: Worker, row: Claimed, reason: str = "laps
 
 async def until_blocked(engine: Engine) -> None:
     """Return once a statement of this database waits for a lock."""
-    async with asyncio.timeout(5):
-        while not await engine.sql(
-            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ):
-            await asyncio.sleep(0)
+
+    async def is_blocked() -> bool:
+        return bool(
+            await engine.sql(
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        )
+
+    await until(is_blocked)
