@@ -10,7 +10,6 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 import asyncpg
@@ -68,9 +67,8 @@ class Claims:
         reached(Point.TAKEN)
         claimed = await self._claim(assignment.ids, assignment.sessions)
         reached(Point.CLAIMED)
-        # Postgres answers by id. What has to wait at the worker for a slot waits there in the order of the message.
-        if not _is_ascending(assignment.ids):
-            claimed.arrange(assignment.ids)
+        # Postgres answers in an order of its own, and what waits at a worker for a slot waits in that of the message.
+        claimed.arrange(assignment.ids)
         refused, refused_sessions = claimed.refused(assignment.ids, assignment.sessions)
         if refused:
             # Before there is credit again: what may still wait is not to be passed by new jobs.
@@ -161,10 +159,6 @@ class Claims:
     def _end(self, session_ids: Iterable[int], *, reason: str) -> None:
         for session_id in list(session_ids):
             self._sessions.end(session_id, reason=reason)
-
-
-def _is_ascending(ids: Sequence[int]) -> bool:
-    return all(one < other for one, other in pairwise(ids))
 
 
 def deliver(session: Session, claimed: Claimed, previous: Mapping[int, bytes]) -> None:

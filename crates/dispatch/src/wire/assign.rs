@@ -187,9 +187,14 @@ impl<Bytes: AsRef<[u8]>> Claimed<Bytes> {
 
     /// Have the jobs of each session sent in this order, those that are not named last.
     pub fn arrange(&mut self, ids: &[i64]) {
+        let attempts = &self.columns.attempts;
+        let is_by_id = |jobs: &Vec<usize>| jobs.is_sorted_by_key(|job| attempts[*job].job_id);
+        if ids.is_sorted() && self.by_session.values().all(is_by_id) {
+            // As nearly always: all of one priority.
+            return;
+        }
         let ranks: HashMap<i64, usize> =
             ids.iter().zip(0..).map(|(id, rank)| (*id, rank)).collect();
-        let attempts = &self.columns.attempts;
         let rank = |job: &usize| {
             ranks
                 .get(&attempts[*job].job_id)

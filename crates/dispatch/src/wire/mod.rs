@@ -4,7 +4,8 @@
 //! generated Python classes, which are also the oracle of the tests. In the order in which a job meets
 //! them: [`jobs`] reads what is submitted, [`assign`] is written by a server and read by a worker,
 //! [`ended`] is what a worker says of most commands, [`owed`] keeps its results until they are
-//! acknowledged, [`results`] reads them at the server, and [`acks`] are its answer. [`attempt`] names an attempt in all of them, and `field` is the encoding.
+//! acknowledged, [`results`] reads them at the server, and [`acks`] are its answer. [`attempt`] names an
+//! attempt in all of them, and `field` is the encoding.
 
 pub mod acks;
 pub mod assign;

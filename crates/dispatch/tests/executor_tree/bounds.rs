@@ -11,7 +11,7 @@ pub fn commands_are_ended_before_us_when_memory_is_short(harness: &mut Harness) 
     assert_eq!(said(&exit), own.max(500).to_string());
 }
 
-/// Memory that a script fills with one process, `head` in megabytes, and then waits with.
+/// A function of the shell: one process fills so many megabytes, and keeps them.
 const FILL: &str = "fill() { head -c $1M /dev/zero | tail -c $1M | { sleep 600; }; }";
 const MEMORY: u64 = 64 << 20;
 
