@@ -1,11 +1,13 @@
 """Leases are renewed whatever else is locked, and their connection has no state that outlives a fault."""
 
 import asyncio
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from orqestra.engine.leases import ANSWERS_AT_ONCE
+from orqestra.engine.leases import ANSWERS_AT_ONCE, ANSWERS_SECONDS, BETWEEN_ANSWERS_SECONDS, Leases
+from tests.support.clock import ManualClock
 from tests.support.engine import Engine, Worker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -88,3 +90,24 @@ async def test_others_have_their_turn_between_the_answers_to_many_beats(engine: 
 
     steps = [after - before for before, after in pairwise(answered)]
     assert max(steps) == ANSWERS_AT_ONCE
+
+
+@pytest.mark.parametrize("late_seconds", [0.0, ANSWERS_SECONDS], ids=["in time", "late"])
+async def test_answers_are_spread_and_what_is_late_is_not_put_off(engine: Engine, late_seconds: float) -> None:
+    await engine.leases.run_once()
+    clock = ManualClock()
+    leases = Leases(replace(engine.core, clock=clock), engine.database, engine.sessions)
+    workers = [await engine.connect() for _ in range(3 * ANSWERS_AT_ONCE)]
+
+    renewing = asyncio.create_task(leases.run_once())
+
+    assert await clock.waiting() == pytest.approx((BETWEEN_ANSWERS_SECONDS,))
+    assert sum(len(worker.peer.beats) for worker in workers) == ANSWERS_AT_ONCE
+    await clock.advance(BETWEEN_ANSWERS_SECONDS + late_seconds)
+    if not late_seconds:
+        assert await clock.waiting() == pytest.approx((BETWEEN_ANSWERS_SECONDS,))
+        assert sum(len(worker.peer.beats) for worker in workers) == 2 * ANSWERS_AT_ONCE
+        await clock.advance(BETWEEN_ANSWERS_SECONDS)
+    async with asyncio.timeout(5):
+        await renewing
+    assert [len(worker.peer.beats) for worker in workers] == [1] * len(workers)

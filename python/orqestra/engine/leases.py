@@ -14,7 +14,7 @@ GAP_SECONDS: Final = 2.0
 # Answers to beats that are sent in a row. One costs 0.1 ms, most of it in gRPC, and a job needs about ten turns of the
 # loop from its submit to its worker: behind dozens of answers in each of them it would be late by 50 ms.
 ANSWERS_AT_ONCE: Final = 16
-# From one row of them to the next; thousands are hurried, so that all are out in half of a tick.
+# From one row of them to the next; thousands are hurried, so as to be out in half of a tick if there is time.
 BETWEEN_ANSWERS_SECONDS: Final = 0.01
 ANSWERS_SECONDS: Final = TICK_SECONDS / 2
 
