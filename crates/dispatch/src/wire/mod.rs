@@ -2,9 +2,9 @@
 //!
 //! The messages are those of `proto/orqestra/v1`; whatever is rare in them is left as bytes to the
 //! generated Python classes, which are also the oracle of the tests. In the order in which a job meets
-//! them: [`jobs`] reads what is submitted, [`assign`] is written by a server and read by a worker,
-//! [`ended`] is what a worker says of most commands, [`owed`] keeps its results until they are
-//! acknowledged, [`results`] reads them at the server, and [`acks`] are its answer. [`attempt`] names an
+//! them: [`jobs`] reads what is submitted, [`matched`] is what of it runs at once, [`assign`] is written
+//! by a server and read by a worker, [`ended`] is what that says of most commands, [`owed`] keeps its
+//! results until they are acknowledged, [`results`] reads them at the server, and [`acks`] are its answer. [`attempt`] names an
 //! attempt in all of them, and `field` is the encoding.
 
 pub mod acks;
@@ -13,6 +13,7 @@ pub mod attempt;
 pub mod ended;
 mod field;
 pub mod jobs;
+pub mod matched;
 pub mod owed;
 pub mod results;
 

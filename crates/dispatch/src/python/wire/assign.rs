@@ -9,8 +9,9 @@ use pyo3::types::{PyBytes, PyList};
 
 use super::results::Results;
 use super::{Ref, from_ref, to_ref};
-use crate::wire::assign::{self, Columns, Matched, MatchedKind, Step, same_length};
+use crate::wire::assign::{self, Columns, Step, same_length};
 use crate::wire::attempt::Attempt;
+use crate::wire::matched::{Matched, MatchedKind};
 
 /// Claimed jobs by session.
 #[pyclass(module = "orqestra._dispatch")]
