@@ -9,7 +9,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 ORQESTRA := $(VENV)/bin/orqestra
 PYTEST := $(PYTHON) -m pytest
-# Most tests wait for processes: some files at once, each with services of its own.
+# Most tests wait for processes: some files at once, each with services of its own. What bounds a time runs alone.
 AT_ONCE := --numprocesses 3 --dist loadfile
 COMPOSE := docker compose
 # How long `make chaos-soak` goes on.
@@ -62,7 +62,8 @@ demo: setup ## Set up, run a small system in the terminal and watch it work
 
 test: setup test-rust ## Set up and run all tests
 	$(PYTEST) tests/chaos
-	$(PYTEST) $(AT_ONCE) --ignore=tests/chaos
+	$(PYTEST) --ignore=tests/chaos -m alone
+	$(PYTEST) $(AT_ONCE) --ignore=tests/chaos -m 'not alone'
 
 test-unit: setup ## Run the tests that need no service, and those of the house rules
 	$(PYTEST) tests/unit tests/house

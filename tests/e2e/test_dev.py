@@ -56,6 +56,7 @@ async def refused(folder: Path, *arguments: str, ports: Sequence[str] = FREE_POR
         return code, dev
 
 
+@pytest.mark.alone
 async def test_a_job_runs_and_outlives_a_restart(folder: Path) -> None:
     begin = time.monotonic()
     async with running_dev(folder, "--workers", "2", "--slots", "3") as dev:
@@ -106,6 +107,7 @@ async def test_other_programs_find_the_services_in_the_env_file(folder: Path) ->
     assert redis_address.startswith("unix:///")
 
 
+@pytest.mark.alone
 async def test_it_is_stopped_in_time_while_a_command_will_not_end(folder: Path) -> None:
     async with running_dev(folder) as dev:
         address = await dev.ready()
@@ -120,6 +122,7 @@ async def test_it_is_stopped_in_time_while_a_command_will_not_end(folder: Path) 
         assert await is_all_gone(family)
 
 
+@pytest.mark.alone
 async def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
     async with running_dev(folder) as dev:
         address = await dev.ready()

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psutil
+import pytest
 import pytest_asyncio
 
 from orqestra.client import Chunk, OutputStream
@@ -38,6 +39,7 @@ async def system() -> AsyncIterator[System]:
         yield running
 
 
+@pytest.mark.alone
 async def test_a_line_is_seen_as_soon_as_it_is_written(system: System) -> None:
     with Fifo(system.folder / "go") as go:
         job_id = await system.submit(_lines(go))
@@ -49,6 +51,7 @@ async def test_a_line_is_seen_as_soon_as_it_is_written(system: System) -> None:
         assert statistics.median(seconds) < SEEN_SECONDS, seconds
 
 
+@pytest.mark.alone
 async def test_a_line_is_seen_as_soon_through_another_server(system: System) -> None:
     async with second_server(system.stack, slots=SLOTS) as second:
         with Fifo(system.folder / "go") as go:
@@ -84,6 +87,7 @@ async def test_a_follower_goes_on_after_a_restart_of_the_server(system: System) 
     assert seen == [b"line %d\n" % number for number in range(1, LINES + 1)]
 
 
+@pytest.mark.alone
 async def test_a_follower_that_reads_nothing_holds_up_nobody(system: System) -> None:
     # given a flood that is followed by one who does not read
     caller = Caller(system.stack.grpc_addr)

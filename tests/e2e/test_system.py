@@ -144,6 +144,7 @@ async def test_a_job_as_json(system: System) -> None:
     assert listed.keys() == document.keys()
 
 
+@pytest.mark.alone
 async def test_delayed_jobs_start_at_their_time(system: System) -> None:
     delays_ms = [300 + 50 * number for number in range(10)]
     jobs = await asyncio.gather(*(system.run("true", delay_ms=delay_ms) for delay_ms in delays_ms))
@@ -155,6 +156,7 @@ async def test_delayed_jobs_start_at_their_time(system: System) -> None:
     assert late[-1] < BUSY_SECONDS, late
 
 
+@pytest.mark.alone
 async def test_retries_wait_no_longer_than_their_backoff(system: System) -> None:
     job = await system.run("exit 1", retries=RetryPolicy(max_retries=4, base_ms=100, factor=2, cap_ms=400))
 

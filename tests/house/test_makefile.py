@@ -119,7 +119,11 @@ def test_lint_runs_every_tool() -> None:
 
 
 def test_the_tests_of_every_tier_are_run() -> None:
-    assert re.search(r"-m pytest( --\S+( \w+)?)*$", planned("test")[-1])
+    others = " --ignore=tests/chaos"
+    chaos, alone, beside = (line.split("-m pytest", 1)[1] for line in planned("test")[-3:])
+    assert chaos == " tests/chaos"
+    assert alone == f"{others} -m alone"
+    assert re.fullmatch(rf"( --\w+ \w+)*{others} -m 'not alone'", beside)
     tiers = {path.name for path in (ROOT / "tests").iterdir() if list(path.glob("test_*.py"))}
     own = {
         tier for verb in VERBS if verb.startswith("test-") for tier in re.findall(r"tests/(\w+)", str(planned(verb)))

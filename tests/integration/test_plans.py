@@ -6,7 +6,7 @@ where the table is hardly larger than the batch may all of it be read, once; nev
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, cast
 
 import asyncpg
@@ -25,10 +25,13 @@ from tests.support.databases import fresh_database
 from tests.support.engine import Engine, Worker, engine_on, failed, noop, piece, ref, succeeded
 from tests.support.plans import Sql, add_jobs, custom_plan, ways_to_jobs
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+Step = Coroutine[Any, Any, object]
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.alone]
 
 BATCH = limits.BATCH_JOBS
 SETTLE_SECONDS = 0.2
+TIMES = 3
 ONE_SECONDS = 0.01
 # After this many executions Postgres may keep one plan for all values.
 PLANNED_ONCE = 8
@@ -205,51 +208,63 @@ async def claimed(engine: Engine, worker: Worker, count: int = BATCH) -> list[Ma
     return await engine.claim(worker, *jobs)
 
 
-async def seconds_of(step: Coroutine[Any, Any, object]) -> float:
-    """Return how long a step takes; a planner in the trap takes seconds or minutes."""
-    began = time.perf_counter()
-    async with asyncio.timeout(STUCK_SECONDS):
-        await step
-    return time.perf_counter() - began
+async def quickest(prepare: Callable[[], Awaitable[Step]]) -> float:
+    """Return the seconds of a step at its best, of three; a planner in the trap takes seconds or minutes each time."""
+    took = []
+    for _ in range(TIMES):
+        step = await prepare()
+        began = time.perf_counter()
+        async with asyncio.timeout(STUCK_SECONDS):
+            await step
+        took.append(time.perf_counter() - began)
+    return min(took)
 
 
 # No guard may look so rare to the planner that it reads the whole table for each row of a batch.
 
 
-async def test_successes_are_settled_in_time_without_statistics(busy: Engine) -> None:
-    rows = await claimed(busy, await busy.connect())
+@pytest.mark.parametrize(("report", "seconds"), [(succeeded, SETTLE_SECONDS), (failed, SETTLE_SECONDS * 2)])
+async def test_reports_are_settled_in_time_without_statistics(
+    busy: Engine, report: Callable[[Mapping[str, Any]], Report], seconds: float
+) -> None:
+    async def settle() -> Step:
+        return busy.settle(*map(report, await claimed(busy, await busy.connect())))
 
-    assert await seconds_of(busy.settle(*map(succeeded, rows))) < SETTLE_SECONDS
-
-
-async def test_failures_are_settled_in_time_without_statistics(busy: Engine) -> None:
-    rows = await claimed(busy, await busy.connect())
-
-    assert await seconds_of(busy.settle(*map(failed, rows))) < SETTLE_SECONDS * 2
+    assert await quickest(settle) < seconds
 
 
 async def test_a_hello_that_holds_many_is_answered_in_time_without_statistics(busy: Engine) -> None:
     worker = await busy.connect()
-    rows = await claimed(busy, worker)
 
-    assert await seconds_of(busy.connect(worker, held=tuple(map(ref, rows)))) < SETTLE_SECONDS
+    async def greet() -> Step:
+        rows = await claimed(busy, worker)
+        return busy.connect(worker, held=tuple(map(ref, rows)))
+
+    assert await quickest(greet) < SETTLE_SECONDS
     assert worker.revoked == ()
 
 
 async def test_output_is_stored_in_time_without_statistics(busy: Engine) -> None:
-    for row in await claimed(busy, await busy.connect(), PIECES):
-        busy.outputs.store(piece(row, b"x" * 1000))
+    async def store() -> Step:
+        for row in await claimed(busy, await busy.connect(), PIECES):
+            busy.outputs.store(piece(row, b"x" * 1000))
+        return busy.outputs.run_once()
 
-    assert await seconds_of(busy.outputs.run_once()) < SETTLE_SECONDS
+    assert await quickest(store) < SETTLE_SECONDS
 
 
 async def test_many_are_cancelled_in_time_without_statistics(busy: Engine) -> None:
-    rows = await claimed(busy, await busy.connect())
+    async def cancel() -> Step:
+        rows = await claimed(busy, await busy.connect())
+        return busy.cancels.cancel([row["id"] for row in rows])
 
-    assert await seconds_of(busy.cancels.cancel([row["id"] for row in rows])) < SETTLE_SECONDS
+    assert await quickest(cancel) < SETTLE_SECONDS
 
 
 async def test_many_are_claimed_in_time_without_statistics(busy: Engine) -> None:
     worker = await busy.connect()
 
-    assert await seconds_of(claimed(busy, worker)) < SETTLE_SECONDS * 2
+    async def claim() -> Step:
+        return claimed(busy, worker)
+
+    assert await quickest(claim) < SETTLE_SECONDS * 2

@@ -150,6 +150,7 @@ async def test_sigterm_ends_it_soon_and_loses_nothing(environ: dict[str, str], s
         await successor.channel.close()
 
 
+@pytest.mark.alone
 async def test_it_starts_and_ends_in_the_middle_of_messages_from_other_servers(
     environ: dict[str, str], redis_url: str, redis_namespace: str
 ) -> None:

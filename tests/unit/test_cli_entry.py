@@ -29,6 +29,7 @@ def seconds(*arguments: str) -> float:
     return time.perf_counter() - began
 
 
+@pytest.mark.alone
 def test_help_is_quick() -> None:
     seconds("-m", "orqestra", "--help")  # compiles what was not
     helps = [seconds("-m", "orqestra", "--help") for _ in range(7)]

@@ -181,6 +181,7 @@ def test_cancel_reaches_what_runs_and_what_waits(supervisor: Supervisor) -> None
 
 
 @pytest.mark.everywhere
+@pytest.mark.alone
 def test_a_child_that_outlives_its_shell_holds_nothing(supervisor: Supervisor) -> None:
     start = time.monotonic()
     exit_ = run(supervisor, shell("sleep 600 & echo $!"))
@@ -217,6 +218,7 @@ def test_live_output_comes_before_the_end(supervisor: Supervisor) -> None:
 
 
 @pytest.mark.everywhere
+@pytest.mark.alone
 async def test_an_event_loop_is_woken_in_batches_and_never_blocked(supervisor: Supervisor) -> None:
     loop = asyncio.get_running_loop()
     reports: list[Report] = []

@@ -55,6 +55,7 @@ def connect(directory: Path) -> socket.socket:
     return connection
 
 
+@pytest.mark.alone
 def test_the_next_daemon_finds_what_runs_and_what_has_ended(folder: Path) -> None:
     # given a supervisor with a command that runs, one whose end was told, and one that ends when nobody is there
     gate = folder / "gate"
