@@ -23,6 +23,8 @@ from tests.support.raw_worker import held
 from tests.support.server import RunningServer, Sql, noop, refusal
 from tests.support.stalling import go_on, stall_claims, stalled
 
+pytestmark = pytest.mark.alone
+
 # Less than what is left lying in the outbox waits for another server.
 SOON_SECONDS = 1.5
 WORKFLOW = "two"

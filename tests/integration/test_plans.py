@@ -20,10 +20,11 @@ from orqestra.model import limits
 from orqestra.model.decision import Ending
 from orqestra.model.lifecycle import State
 from orqestra.model.report import Reason, Report, Verdict
+from orqestra.store.database import FEW_JOBS, Database
 from orqestra.store.queries import load_queries
 from tests.support.databases import fresh_database
 from tests.support.engine import Engine, Worker, engine_on, failed, noop, piece, ref, succeeded
-from tests.support.plans import Sql, add_jobs, custom_plan, ways_to_jobs
+from tests.support.plans import Sql, add_jobs, custom_plan, plan_for_all_times, ways_to_jobs
 
 Step = Coroutine[Any, Any, object]
 
@@ -64,6 +65,10 @@ ALLOWED = {
     "list_cancels": {"jobs_stopping"},
 }
 BATCHES = ("claim_jobs", "settle_completed", "settle_jobs")
+FOR_FEW = (
+    *("submit_jobs", "find_keys", "claim_jobs", "settle_completed", "find_runs", "list_steps"),
+    *("lock_jobs", "lock_free_jobs", "settle_jobs"),
+)
 CONDITIONS = ["empty", "burst", "finished"]
 
 
@@ -148,6 +153,39 @@ async def test_a_batch_is_looked_up_among_short_rows_too(postgres: EmbeddedPostg
 async def test_a_plan_is_made_for_the_table_as_it_is(connection: Sql) -> None:
     """A plan for all times that is made on an empty table would read all of it after a burst as well."""
     assert await connection.fetchval("SHOW plan_cache_mode") == "force_custom_plan"
+
+
+@pytest.mark.parametrize("name", FOR_FEW)
+async def test_a_plan_for_few_jobs_takes_the_allowed_way_too(prepared: Engine, name: str) -> None:
+    """It is made once for all times, with this table in whatever condition."""
+    async with prepared.database.connection(jobs=FEW_JOBS) as statements:
+        plan = await plan_for_all_times(cast(Sql, statements._connection), QUERIES[name])
+
+    assert ways_to_jobs(plan) <= ALLOWED[name], plan
+
+
+async def test_a_connection_that_served_few_plans_for_the_moment_again(postgres: EmbeddedPostgres) -> None:
+    async with fresh_database(postgres) as url, engine_on(url) as engine:
+        database = engine.database
+        seen = [await settings(database, jobs) for jobs in (None, 1, FEW_JOBS, FEW_JOBS + 1, 1, None)]
+
+    backends, modes, scans = zip(*seen, strict=True)
+    assert len(set(backends)) == 1
+    assert [mode.removesuffix("_plan") for mode in modes] == [
+        *("force_custom", "force_generic", "force_generic"),
+        *("force_custom", "force_generic", "force_custom"),
+    ]
+    assert scans == ("on", "off", "off", "on", "off", "on")
+
+
+async def settings(database: Database, jobs: int | None) -> tuple[int, str, str]:
+    """Return the backend of the connection for so many jobs, how it plans, and whether it may walk a table."""
+    async with database.connection(jobs=jobs) as statements:
+        row = await cast(Sql, statements._connection).fetchrow(
+            "SELECT pg_backend_pid(), current_setting('plan_cache_mode'), current_setting('enable_seqscan')"
+        )
+    assert row is not None
+    return row[0], row[1], row[2]
 
 
 @pytest.mark.parametrize("ending", [Ending.SUCCEEDED, Ending.FAILED])

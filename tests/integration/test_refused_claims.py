@@ -3,8 +3,12 @@
 import asyncio
 import time
 
+import pytest
+
 from tests.support.lossy_postgres import LossyPostgres
 from tests.support.server import RunningServer, Sql, running_server, settings_for
+
+pytestmark = pytest.mark.alone
 
 # Without a pause this many are a matter of 20 ms; with it the pauses alone are three times as long as this.
 CLAIMS = 16

@@ -213,6 +213,7 @@ async def test_large_payloads_are_sent_in_bounded_messages(server: RunningServer
     assert max(sizes) <= 5
 
 
+@pytest.mark.alone
 async def test_delayed_jobs_start_at_their_time_and_soon_after(
     server: RunningServer, sql: Sql, record_property: Callable[[str, object], None]
 ) -> None:
@@ -239,6 +240,7 @@ async def test_delayed_jobs_start_at_their_time_and_soon_after(
     assert late[-1] < DUE_WITHIN_MS
 
 
+@pytest.mark.alone
 async def test_a_retry_starts_at_its_time_too(server: RunningServer) -> None:
     job_id = await server.submit(max_retries=1, backoff=jobs_pb2.Backoff(base_ms=200, factor=1))
     async with server.worker() as worker:

@@ -197,6 +197,7 @@ async def test_nobody_can_take_over_the_jobs_of_another_worker(server: RunningSe
 # Silence
 
 
+@pytest.mark.alone
 async def test_a_stream_that_does_not_acknowledge_is_ended_and_its_job_runs_elsewhere(server: RunningServer) -> None:
     job_id = await server.submit()
     loop = asyncio.get_running_loop()

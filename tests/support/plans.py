@@ -39,6 +39,17 @@ async def custom_plan(connection: Sql, query: Query, values: dict[str, Any]) -> 
     return _root(text)
 
 
+async def plan_for_all_times(connection: Sql, query: Query) -> dict[str, Any]:
+    """Return the plan for any values; the connection has to be one that makes such plans."""
+    await connection.execute(f"PREPARE explained AS {query.text}")
+    nothing = ", ".join(["NULL"] * len(query.parameters))
+    try:
+        text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE explained({nothing})")
+    finally:
+        await connection.execute("DEALLOCATE explained")
+    return _root(text)
+
+
 def ways_to_jobs(plan: dict[str, Any]) -> set[str]:
     """Return how a plan reads `jobs`: the index, or "Seq Scan"."""
     return ways_to("jobs", plan)

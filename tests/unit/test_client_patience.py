@@ -84,6 +84,7 @@ async def test_the_servers_wish_to_wait_is_respected() -> None:
     assert time.monotonic() - began >= 0.3
 
 
+@pytest.mark.alone
 async def test_patience_ends() -> None:
     jobs = ScriptedJobs(faults=deque([Fault()] * 1000))
     began = time.monotonic()
@@ -94,6 +95,7 @@ async def test_patience_ends() -> None:
     assert len(jobs.calls) > 1
 
 
+@pytest.mark.alone
 async def test_a_server_that_swallows_calls_is_given_up() -> None:
     jobs = ScriptedJobs()
     jobs.answer.clear()

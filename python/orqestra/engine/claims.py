@@ -113,7 +113,7 @@ class Claims:
 
     async def _claim_or_find(self, wanted: Mapping[str, list[int]]) -> Claimed:
         """Claim; if the answer is lost, find out what was claimed. Raises OutcomeUnknown if that is not possible."""
-        async with self._database.connection() as statements:
+        async with self._database.connection(jobs=len(wanted["ids"])) as statements:
             try:
                 [row] = await statements.fetch(
                     "claim_jobs",

@@ -187,7 +187,7 @@ class Intake(Service):
         await self._holding.hold(jobs)
         matching = self._direct.matching()
         try:
-            async with self._direct.storing(matching, self._database.connection()) as statements:
+            async with self._direct.storing(matching, self._database.connection(jobs=len(jobs))) as statements:
                 return await matching.submit(statements, jobs)
         except OutcomeUnknown:
             if matching.found is None:

@@ -6,7 +6,7 @@ runs, cancelled, lost and returned jobs) takes the short transaction of `store/s
 
 import itertools
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -123,10 +123,7 @@ class Settlement(Service):
         """Complete plain jobs; returns those that were not, which go the slow way."""
         columns = successes.columns()
         try:
-            [row] = await retry_conflicts(
-                lambda: self._database.fetch("settle_completed", running=State.RUNNING, exited=Reason.EXITED, **columns)
-            )
-            done: list[int] = row["ids"]
+            done = await retry_conflicts(lambda: self._complete_at_once(len(successes), columns))
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             log.warning("a result is refused by Postgres, looking for it", results=len(successes), error=str(error))
             done = []
@@ -138,6 +135,11 @@ class Settlement(Service):
                 session.peer.answer(part)
         self._changed(done)
         return [_report(*success) for success in missed]
+
+    async def _complete_at_once(self, jobs: int, columns: Mapping[str, object]) -> list[int]:
+        async with self._database.connection(jobs=jobs) as statements:
+            [row] = await statements.fetch("settle_completed", running=State.RUNNING, exited=Reason.EXITED, **columns)
+        return list(row["ids"])
 
     async def _settle_slowly(self, reports: Sequence[Report], *, wait_for_locks: bool) -> int:
         try:
@@ -172,7 +174,7 @@ class Settlement(Service):
 
     async def _transact(self, reports: Sequence[Report], *, wait_for_locks: bool) -> Settled:
         matching = self._direct.matching()
-        async with self._direct.storing(matching, self._database.transaction()) as statements:
+        async with self._direct.storing(matching, self._database.transaction(jobs=len(reports))) as statements:
             settling = Settling(
                 statements, server_id=self._server_id, find_lane=self._lanes.find_existing, submit=matching.submit
             )

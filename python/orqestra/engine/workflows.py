@@ -72,7 +72,7 @@ class Workflows:
         lanes = [await self._lanes.find(job) for _, job in jobs]
         matching, run_id = self._direct.matching(), 0
         try:
-            async with self._direct.storing(matching, self._database.transaction()) as statements:
+            async with self._direct.storing(matching, self._database.transaction(jobs=len(jobs))) as statements:
                 row = await statements.fetch_one(
                     "add_run",
                     name=definition.name,

@@ -32,6 +32,8 @@ IDLE_IN_TRANSACTION: Final = "10s"
 # Together about the time that Postgres needs to come back after a crash.
 UNKNOWN_TRIES: Final = 20
 UNKNOWN_WAIT_SECONDS: Final = 0.25
+# For so few jobs to plan a statement takes longer than to run it, by whatever indexes.
+FEW_JOBS: Final = 32
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Row = asyncpg.Record
@@ -98,9 +100,10 @@ class Statements:
 class Database:
     """A pool of connections. Batches keep it small: each stage has one or two statements under way."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", backends: dict[int, Backend]) -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", backends: dict[int, Backend], for_few: set[int]) -> None:
         self._pool = pool
         self._backends = backends
+        self._for_few = for_few
         self._queries = load_queries()
 
     @classmethod
@@ -109,8 +112,10 @@ class Database:
     ) -> "Database":
         """Open the pool; raises StorageUnavailable if Postgres does not answer."""
         backends: dict[int, Backend] = {}
+        for_few: set[int] = set()
 
         async def prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+            for_few.discard(connection.get_server_pid())
             await _prepare_connection(connection, backends)
 
         try:
@@ -126,7 +131,7 @@ class Database:
             )
         except _REFUSED as error:
             raise StorageUnavailable(f"Postgres does not answer: {error}") from error
-        return cls(pool, backends)
+        return cls(pool, backends, for_few)
 
     async def close(self, seconds: float) -> None:
         """Close all connections; statements that are still under way then are left to their end."""
@@ -137,18 +142,18 @@ class Database:
             self._pool.terminate()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Statements]:
-        """Lend a connection; each statement on it commits by itself."""
-        connection = await self._acquire()
+    async def connection(self, *, jobs: int | None = None) -> AsyncIterator[Statements]:
+        """Lend a connection; each statement on it commits by itself. `jobs`: how many it is about, if that is known."""
+        connection = await self._acquire(jobs)
         try:
             yield self._statements(connection)
         finally:
             await self._release(connection)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Statements]:
-        """Lend a connection inside one transaction, which commits at the end of the block."""
-        connection = await self._acquire()
+    async def transaction(self, *, jobs: int | None = None) -> AsyncIterator[Statements]:
+        """Lend a connection inside one transaction, which commits at the end of the block. `jobs` as above."""
+        connection = await self._acquire(jobs)
         committing = False
         try:
             transaction = connection.transaction()
@@ -198,11 +203,28 @@ class Database:
     def _statements(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> Statements:
         return Statements(connection, self._queries, self._backends.get(connection.get_server_pid()))
 
-    async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
+    async def _acquire(self, jobs: int | None) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
         try:
-            return await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+            try:
+                await self._plan_for(connection, is_few=jobs is not None and jobs <= FEW_JOBS)
+            except BaseException:
+                await self._release(connection)
+                raise
         except _REFUSED as error:
             raise StorageUnavailable(f"Postgres does not answer: {error!r}") from error
+        return connection
+
+    async def _plan_for(self, connection: Connection, *, is_few: bool) -> None:
+        """Have statements planned for the moment, or once for all times if they are about few jobs."""
+        pid = connection.get_server_pid()
+        if is_few == (pid in self._for_few):
+            return
+        await connection.execute(_PLANS_FOR_FEW if is_few else _PLANS)
+        if is_few:
+            self._for_few.add(pid)
+        else:
+            self._for_few.discard(pid)
 
     async def _release(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
         try:
@@ -212,6 +234,9 @@ class Database:
             return
 
 
+# A plan for all times has to go by an index, however small the table was when it was made.
+_PLANS_FOR_FEW: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+_PLANS: Final = "SET plan_cache_mode = force_custom_plan; RESET enable_seqscan"
 # A plan is made for the table as it is now. One that was made for all times while the table was
 # empty would walk all of it, batch after batch, until the first ANALYZE.
 # What is worked on is in memory: with the cost of a disk for a page, a thousand rows of a batch would be
