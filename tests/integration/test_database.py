@@ -8,7 +8,8 @@ import pytest
 
 from orqestra.model.errors import OutcomeUnknown, StorageUnavailable
 from orqestra.store.backends import end_backend
-from orqestra.store.database import Backend, Database, until_known
+from orqestra.store.connections import Backend
+from orqestra.store.database import Database, until_known
 from tests.support.engine import Engine, engine_on
 from tests.support.lossy_postgres import LossyPostgres
 from tests.support.server import Sql

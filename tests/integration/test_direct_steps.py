@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orqestra.model.lifecycle import RunState, State
+from tests.support.databases import bare
 from tests.support.direct import SLOTS, BrokenStream, Runs
 from tests.support.engine import Engine, failed, succeeded, until_blocked
 from tests.support.waiting import until
@@ -121,7 +122,7 @@ async def test_a_step_that_cannot_be_sent_goes_back_with_its_stream(engine: Engi
 
 async def test_a_caller_who_goes_takes_neither_the_run_nor_a_stream_along(engine: Engine, tmp_path: Path) -> None:
     runs = await Runs(engine).ready(tmp_path)
-    async with engine.database._pool.acquire() as connection, connection.transaction():
+    async with bare(engine.database) as connection, connection.transaction():
         await connection.execute("LOCK TABLE workflow_runs IN EXCLUSIVE MODE")
         calling = asyncio.create_task(runs.trigger())
         await until_blocked(engine)

@@ -10,6 +10,7 @@ import pytest
 from orqestra.engine.hellos import BATCH, Greeting, Hellos
 from orqestra.model.errors import StorageUnavailable
 from orqestra.model.report import AttemptRef
+from tests.support.databases import bare
 from tests.support.engine import LEASE_MS, Engine, Worker, ref
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -66,7 +67,7 @@ async def test_a_greeting_that_waits_for_a_job_in_other_hands_holds_up_no_other(
     blocked, free = await engine.connect(), await engine.connect()
     row = await engine.running(blocked)
     async with asyncio.timeout(SOON_SECONDS):
-        async with engine.database._pool.acquire() as connection, connection.transaction():
+        async with bare(engine.database) as connection, connection.transaction():
             await connection.execute("SELECT FROM jobs WHERE id = $1 FOR UPDATE", row["id"])
             waiting = asyncio.create_task(engine.hellos.store(greeting(blocked, (ref(row),))))
 

@@ -8,6 +8,7 @@ import pytest
 
 from orqestra.engine.leases import ANSWERS_AT_ONCE, ANSWERS_SECONDS, BETWEEN_ANSWERS_SECONDS, Leases
 from tests.support.clock import ManualClock
+from tests.support.databases import bare
 from tests.support.engine import Engine, Worker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,7 +26,7 @@ async def test_a_session_row_in_other_hands_does_not_hold_up_the_other_leases(en
     locked, free = await engine.connect(), await engine.connect()
     before = await expires(engine, free)
 
-    async with engine.database._pool.acquire() as connection, connection.transaction(), asyncio.timeout(5):
+    async with bare(engine.database) as connection, connection.transaction(), asyncio.timeout(5):
         await connection.execute("SELECT FROM sessions WHERE id = $1 FOR UPDATE", locked.session_id)
         await engine.leases.run_once()
 
@@ -36,7 +37,7 @@ async def test_a_session_row_in_other_hands_does_not_hold_up_the_other_leases(en
 async def test_what_could_not_be_renewed_is_renewed_the_next_time_beat_or_no_beat(engine: Engine) -> None:
     worker = await engine.connect()
     before = await expires(engine, worker)
-    async with engine.database._pool.acquire() as connection, connection.transaction(), asyncio.timeout(5):
+    async with bare(engine.database) as connection, connection.transaction(), asyncio.timeout(5):
         await connection.execute("SELECT FROM sessions WHERE id = $1 FOR UPDATE", worker.session_id)
         await engine.leases.run_once()
 

@@ -22,7 +22,7 @@ from orqestra.model.lifecycle import State
 from orqestra.model.report import Reason, Report, Verdict
 from orqestra.store.database import FEW_JOBS, Database
 from orqestra.store.queries import load_queries
-from tests.support.databases import fresh_database
+from tests.support.databases import bare, fresh_database
 from tests.support.engine import Engine, Worker, engine_on, failed, noop, piece, ref, succeeded
 from tests.support.plans import Sql, add_jobs, custom_plan, plan_for_all_times, ways_to_jobs
 
@@ -97,8 +97,8 @@ async def prepared(condition: str) -> AsyncIterator[Engine]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def connection(prepared: Engine) -> AsyncIterator[Sql]:
     """A connection as the server opens them, with its settings."""
-    async with prepared.database._pool.acquire() as connection:
-        yield cast(Sql, connection)
+    async with bare(prepared.database) as connection:
+        yield connection
 
 
 def values_of(name: str) -> dict[str, Any]:
@@ -141,8 +141,7 @@ async def test_the_plan_for_a_batch_takes_the_allowed_way(connection: Sql, name:
 
 async def test_a_batch_is_looked_up_among_short_rows_too(postgres: EmbeddedPostgres) -> None:
     """By what Postgres thinks of disks, reading all of them would be cheaper than a thousand looks."""
-    async with fresh_database(postgres) as url, engine_on(url) as engine, engine.database._pool.acquire() as proxy:
-        connection = cast(Sql, proxy)
+    async with fresh_database(postgres) as url, engine_on(url) as engine, bare(engine.database) as connection:
         await connection.execute("ALTER TABLE jobs SET (autovacuum_enabled = false)")
         await add_jobs(connection, LARGE_BURST_ROWS, State.RUNNING)
         plans = {name: await custom_plan(connection, QUERIES[name], values_of(name)) for name in BATCHES}

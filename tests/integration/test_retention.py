@@ -13,6 +13,7 @@ from orqestra.engine.retention import Deleted, retentions
 from orqestra.model.errors import NotFound
 from orqestra.model.lifecycle import TERMINAL, State
 from orqestra.settings import Settings
+from tests.support.databases import bare
 from tests.support.engine import Engine, engine_on, noop, succeeded
 from tests.support.metrics import scrape
 from tests.support.plans import Sql
@@ -204,7 +205,7 @@ async def test_what_was_deleted_is_not_found_and_its_key_is_free(engine: Engine)
     await engine.sql(
         "UPDATE jobs SET created_at = created_at - interval '8 days', available_at = available_at - interval '8 days'"
     )
-    async with engine.database._pool.acquire() as connection, connection.transaction():
+    async with bare(engine.database) as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute("UPDATE jobs SET finished_at = finished_at - interval '8 days'")
 

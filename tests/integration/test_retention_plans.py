@@ -1,7 +1,7 @@
 """How retention finds its rows: by primary keys, whatever the statistics say, or by the index of the unhappy."""
 
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import pytest
@@ -11,9 +11,9 @@ from orqestra.embedded.postgres import EmbeddedPostgres
 from orqestra.engine.retention import BATCH_JOBS, BATCH_RUNS
 from orqestra.model.lifecycle import TERMINAL, State
 from orqestra.store.queries import load_queries
-from tests.support.databases import fresh_database
+from tests.support.databases import bare, fresh_database
 from tests.support.engine import Engine, engine_on
-from tests.support.plans import Sql, add_jobs, custom_plan, ways_to
+from tests.support.plans import add_jobs, custom_plan, ways_to
 from tests.support.retention import AGES_MS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -89,7 +89,7 @@ def values_of(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ALLOWED)
 async def test_the_plan_takes_the_allowed_ways(full: Engine, name: str) -> None:
-    async with full.database._pool.acquire() as connection:
-        plan = await custom_plan(cast(Sql, connection), QUERIES[name], values_of(name))
+    async with bare(full.database) as connection:
+        plan = await custom_plan(connection, QUERIES[name], values_of(name))
 
     assert {table: ways_to(table, plan) for table in ALLOWED[name]} == ALLOWED[name], plan

@@ -4,11 +4,13 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import asyncpg
 
 from orqestra.embedded.postgres import EmbeddedPostgres
 from orqestra.store import migrations
+from orqestra.store.database import Database
 from tests.support.transitions import job_trigger, run_trigger
 
 TEMPLATE = "orqestra_template"
@@ -63,3 +65,10 @@ async def _maintenance(postgres: EmbeddedPostgres) -> "AsyncIterator[asyncpg.Con
         yield connection
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def bare(database: Database) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """Lend a connection as the server has them, for statements of the test's own."""
+    async with database.connection() as statements:
+        yield cast("asyncpg.Connection[asyncpg.Record]", statements._connection)

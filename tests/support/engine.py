@@ -38,6 +38,7 @@ from orqestra.queue.connection import connect
 from orqestra.queue.hints import Hints
 from orqestra.store.database import Database, Row
 from orqestra.store.submitting import Batch, PlacedJob, Stored, submit_jobs
+from tests.support.databases import bare
 from tests.support.on_wire import answers_of, is_plain, results_of, rows_of
 from tests.support.server import settings_for
 from tests.support.waiting import until
@@ -165,7 +166,7 @@ class Engine:
 
     async def sql(self, text: str, *arguments: Any) -> list[Row]:
         """Run any statement on a connection of the engine's pool."""
-        async with self.database._pool.acquire() as connection:
+        async with bare(self.database) as connection:
             return await connection.fetch(text, *arguments)
 
     async def connect(self, worker: Worker | None = None, **about: Any) -> Worker:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from orqestra.engine.retention import ROUND_SECONDS, SPREAD, Deleted, Retention, retentions
 from orqestra.model.lifecycle import TERMINAL, State
+from tests.support.databases import bare
 from tests.support.engine import Engine
 
 DAY_MS = 24 * 3600 * 1000
@@ -58,7 +59,7 @@ class Past:
 
 async def add_jobs(engine: Engine, *jobs: Past) -> list[int]:
     """Insert jobs in the order given, each with two attempts and two pieces of output; return their ids."""
-    async with engine.database._pool.acquire() as connection, connection.transaction():
+    async with bare(engine.database) as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         rows = await connection.fetch(
             ADD_JOBS,
@@ -91,7 +92,7 @@ async def add_run(engine: Engine, state: State, *steps: State, age_ms: int = 100
 
 async def fail(engine: Engine, job_id: int) -> None:
     """Let a job have failed long ago."""
-    async with engine.database._pool.acquire() as connection, connection.transaction():
+    async with bare(engine.database) as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute(FAIL, job_id)
 

@@ -25,7 +25,8 @@ from orqestra.model import limits
 from orqestra.model.errors import HintsUnavailable, OutcomeUnknown, Unavailable
 from orqestra.model.lifecycle import Event, State, sources
 from orqestra.store.backends import end_backend
-from orqestra.store.database import Backend, Database, Row, retry_conflicts
+from orqestra.store.connections import Backend
+from orqestra.store.database import Database, Row, retry_conflicts
 
 CLAIMABLE: Final = list(sources(Event.CLAIMED))
 # Outputs of earlier steps that are read at once; each is at most what is kept of a stream, 1 MiB.

@@ -26,7 +26,8 @@ from orqestra.failpoint import Point, reached
 from orqestra.log import get_logger
 from orqestra.model.errors import OutcomeUnknown
 from orqestra.model.lifecycle import BORN, State
-from orqestra.store.database import Backend, Statements
+from orqestra.store.connections import Backend
+from orqestra.store.database import Statements
 from orqestra.store.submitting import NO_OUTPUTS, WAITING, Batch, Direct, Outputs, PlacedJob, Stored, submit_jobs
 
 log = get_logger(__name__)

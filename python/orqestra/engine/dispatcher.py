@@ -3,6 +3,7 @@
 The loop only decides when; who gets what is the matcher's decision (`crates/dispatch/src/matcher`).
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -50,11 +51,12 @@ class Dispatcher(Service):
         self._number = 0
         self._done: list[int] = []
         self._refused_in_a_row = 0
-        self._taken_at = -DONE_SECONDS
+        self._taken_at = self._due_at = -IDLE_SECONDS
         self._suspected_at = core.clock.monotonic()
 
     def wake_lanes(self, lanes: Sequence[int]) -> None:
-        """These lanes may have something now; none named: look at what is delayed."""
+        """These lanes may have something now; none named: look at what is delayed, which came with others perhaps."""
+        self._due_at = -IDLE_SECONDS
         if self._matcher.wake(lanes):
             self._lanes_unknown = True
         self.wake()
@@ -79,9 +81,8 @@ class Dispatcher(Service):
     async def _dispatch(self, demands: Sequence[Demand]) -> float:
         if not self._link.up:
             return await self._dispatch_without_redis(demands)
-        if not self._matcher.has_credit() and self.clock.monotonic() < self._taken_at + DONE_SECONDS:
-            # Nobody is free: whoever will be wakes this loop. What was taken must be told to be done, but has time.
-            return DONE_SECONDS if self._done else IDLE_SECONDS
+        if (rest_seconds := self._rest_seconds(demands)) > 0:
+            return rest_seconds
         try:
             take = await self._take(demands)
         except HintsUnavailable as error:
@@ -96,10 +97,21 @@ class Dispatcher(Service):
         await self._pause_if_refused(tallies)
         return self._next_look(take)
 
+    def _rest_seconds(self, demands: Sequence[Demand]) -> float:
+        """Return how long Redis need not be asked: whoever is free, or has something, wakes this loop."""
+        if demands:
+            return 0
+        due_at = self._due_at if self._matcher.has_credit() else math.inf
+        # What was taken must be told to be done, but has time.
+        ask_at = self._taken_at + (DONE_SECONDS if self._done else IDLE_SECONDS)
+        return min(due_at, ask_at) - self.clock.monotonic()
+
     async def _take(self, demands: Sequence[Demand]) -> Take | None:
         done, self._done = self._done, []
         self._number += 1
         self._taken_at = self.clock.monotonic()
+        # What comes meanwhile sets it again.
+        self._due_at = math.inf
         now_ms = self._pg_clock.now_ms()
         try:
             return await self._hints.take(self._number, now_ms, done=done, demands=demands)
@@ -126,12 +138,12 @@ class Dispatcher(Service):
         await self.pause(min(REFUSED_FIRST_SECONDS * 2.0**doublings, REFUSED_LAST_SECONDS))
 
     def _next_look(self, take: Take) -> float:
+        due_seconds = IDLE_SECONDS
+        if take.next_due_ms is not None:
+            due_seconds = min(IDLE_SECONDS, max(0.0, (take.next_due_ms - self._pg_clock.now_ms()) / 1000))
+        self._due_at = min(self._due_at, self.clock.monotonic() + due_seconds)
         # Lanes found empty make room in the next demand for others that may have something.
-        if take.promoted or take.empty or any(take.hints):
-            return 0
-        if take.next_due_ms is None:
-            return IDLE_SECONDS
-        return min(IDLE_SECONDS, max(0.0, (take.next_due_ms - self._pg_clock.now_ms()) / 1000))
+        return 0 if take.promoted or take.empty or any(take.hints) else due_seconds
 
     async def _dispatch_without_redis(self, demands: Sequence[Demand]) -> float:
         tallies = []

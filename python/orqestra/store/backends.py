@@ -3,7 +3,8 @@
 import asyncio
 from typing import Final
 
-from orqestra.store.database import Backend, Database
+from orqestra.store.connections import Backend
+from orqestra.store.database import Database
 
 # A backend ends within milliseconds, unless its disk or its machine hangs. Postgres' own wait for that
 # looks only every 100 ms, and nothing is dispatched meanwhile.

@@ -10,59 +10,34 @@ asyncpg's, and nothing was stored.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 
 from orqestra.model.errors import OutcomeUnknown, StorageUnavailable
 from orqestra.service import retry_delay_seconds
+from orqestra.store.connections import BROKEN, Backend, Connections, Pooled
 from orqestra.store.queries import Query, load_queries
 
 # A batch takes tens of milliseconds; a connection that is silent for so long is broken.
 COMMAND_TIMEOUT_SECONDS: Final = 5.0
-RELEASE_TIMEOUT_SECONDS: Final = 1.0
-ACQUIRE_TIMEOUT_SECONDS: Final = 5.0
 CONFLICT_TRIES: Final = 5
 # Connections break one by one, or all at once: then more tries would not help either.
 INSIST_TRIES: Final = 3
-# A server that is stopped in the middle of a transaction must not hold its locks for ever.
-IDLE_IN_TRANSACTION: Final = "10s"
 # Together about the time that Postgres needs to come back after a crash.
 UNKNOWN_TRIES: Final = 20
 UNKNOWN_WAIT_SECONDS: Final = 0.25
 # For so few jobs to plan a statement takes longer than to run it, by whatever indexes.
 FEW_JOBS: Final = 32
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Pooled"
 Row = asyncpg.Record
 T = TypeVar("T")
 
-# FATAL errors end the connection; they may come after a commit and before its answer.
-_BROKEN: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
 # What asyncpg says when Postgres has ended an idle connection, the reason was read and the end was not yet:
 # then it sends nothing on it any more.
 _UNSENT: Final = "cannot switch to state"
-_REFUSED: Final = (*_BROKEN, asyncpg.TooManyConnectionsError, asyncpg.InvalidAuthorizationSpecificationError)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backend:
-    """The process of Postgres behind a connection. The pid alone may be another's by now."""
-
-    pid: int
-    started_at: datetime
+_REFUSED: Final = (*BROKEN, asyncpg.TooManyConnectionsError, asyncpg.InvalidAuthorizationSpecificationError)
 
 
 class Statements:
@@ -83,7 +58,7 @@ class Statements:
         query = self._queries[name]
         try:
             return await self._connection.fetch(query.text, *query.arguments(values))
-        except _BROKEN as error:
+        except BROKEN as error:
             if _is_unsent(error):
                 raise StorageUnavailable(f"the connection to Postgres was lost before {name}: {error!r}") from error
             # Back in the pool it would be another's: whoever ends this statement's backend would end that one's.
@@ -98,63 +73,44 @@ class Statements:
 
 
 class Database:
-    """A pool of connections. Batches keep it small: each stage has one or two statements under way."""
+    """Lends connections and runs queries. Batches keep them few: each stage has one or two statements under way."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", backends: dict[int, Backend], for_few: set[int]) -> None:
-        self._pool = pool
-        self._backends = backends
-        self._for_few = for_few
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
         self._queries = load_queries()
 
     @classmethod
     async def connect(
         cls, dsn: str, *, connections: int, timeout_seconds: float = COMMAND_TIMEOUT_SECONDS
     ) -> "Database":
-        """Open the pool; raises StorageUnavailable if Postgres does not answer."""
-        backends: dict[int, Backend] = {}
-        for_few: set[int] = set()
-
-        async def prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-            for_few.discard(connection.get_server_pid())
-            await _prepare_connection(connection, backends)
-
+        """Open the first of so many connections; raises StorageUnavailable if Postgres does not answer."""
+        opened = Connections()
         try:
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=1,
-                max_size=connections,
-                timeout=ACQUIRE_TIMEOUT_SECONDS,
-                command_timeout=timeout_seconds,
-                init=prepare,
-                reset=_keep_connection,
-                max_inactive_connection_lifetime=0,
-            )
+            await opened.open(dsn, most=connections, timeout_seconds=timeout_seconds)
         except _REFUSED as error:
             raise StorageUnavailable(f"Postgres does not answer: {error}") from error
-        return cls(pool, backends, for_few)
+        return cls(opened)
 
     async def close(self, seconds: float) -> None:
         """Close all connections; statements that are still under way then are left to their end."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._pool.close()
-        except TimeoutError:
-            self._pool.terminate()
+        await self._connections.close(seconds)
 
     @asynccontextmanager
     async def connection(self, *, jobs: int | None = None) -> AsyncIterator[Statements]:
         """Lend a connection; each statement on it commits by itself. `jobs`: how many it is about, if that is known."""
-        connection = await self._acquire(jobs)
+        connection = await self._lend(jobs)
+        whole = False
         try:
             yield self._statements(connection)
+            whole = True
         finally:
-            await self._release(connection)
+            await self._connections.take_back(connection, whole=whole)
 
     @asynccontextmanager
     async def transaction(self, *, jobs: int | None = None) -> AsyncIterator[Statements]:
         """Lend a connection inside one transaction, which commits at the end of the block. `jobs` as above."""
-        connection = await self._acquire(jobs)
-        committing = False
+        connection = await self._lend(jobs)
+        committing = whole = False
         try:
             transaction = connection.transaction()
             # Outside: a transaction that did not begin cannot be rolled back, and a cancel must stay one.
@@ -163,12 +119,13 @@ class Database:
                 yield self._statements(connection)
             except BaseException:
                 # Where the connection is gone Postgres rolls back by itself, and the first error says why.
-                with suppress(*_BROKEN):
+                with suppress(*BROKEN):
                     await transaction.rollback()
                 raise
             committing = True
             await transaction.commit()
-        except (OutcomeUnknown, *_BROKEN) as error:
+            whole = True
+        except (OutcomeUnknown, *BROKEN) as error:
             if not committing or _is_unsent(error):
                 cause = error.__cause__ if isinstance(error, OutcomeUnknown) else error
                 raise StorageUnavailable(f"the connection to Postgres was lost, nothing was stored: {error}") from cause
@@ -177,7 +134,7 @@ class Database:
                 connection.terminate()
             raise OutcomeUnknown(f"the connection to Postgres was lost during a COMMIT: {error!r}") from error
         finally:
-            await self._release(connection)
+            await self._connections.take_back(connection, whole=whole)
 
     async def fetch(self, name: str, /, **values: Any) -> list[Row]:
         """Run one query on a connection of the pool."""
@@ -200,74 +157,14 @@ class Database:
                     raise
         return await self.fetch(name, **values)
 
-    def _statements(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> Statements:
-        return Statements(connection, self._queries, self._backends.get(connection.get_server_pid()))
+    def _statements(self, connection: Pooled) -> Statements:
+        return Statements(connection, self._queries, self._connections.backend(connection))
 
-    async def _acquire(self, jobs: int | None) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
+    async def _lend(self, jobs: int | None) -> Pooled:
         try:
-            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
-            try:
-                await self._plan_for(connection, is_few=jobs is not None and jobs <= FEW_JOBS)
-            except BaseException:
-                await self._release(connection)
-                raise
+            return await self._connections.lend(for_few=jobs is not None and jobs <= FEW_JOBS)
         except _REFUSED as error:
             raise StorageUnavailable(f"Postgres does not answer: {error!r}") from error
-        return connection
-
-    async def _plan_for(self, connection: Connection, *, is_few: bool) -> None:
-        """Have statements planned for the moment, or once for all times if they are about few jobs."""
-        pid = connection.get_server_pid()
-        if is_few == (pid in self._for_few):
-            return
-        await connection.execute(_PLANS_FOR_FEW if is_few else _PLANS)
-        if is_few:
-            self._for_few.add(pid)
-        else:
-            self._for_few.discard(pid)
-
-    async def _release(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
-        try:
-            await self._pool.release(connection, timeout=RELEASE_TIMEOUT_SECONDS)
-        except _BROKEN:
-            # A connection that broke while it was reset is gone from the pool either way.
-            return
-
-
-# A plan for all times has to go by an index, however small the table was when it was made.
-_PLANS_FOR_FEW: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
-_PLANS: Final = "SET plan_cache_mode = force_custom_plan; RESET enable_seqscan"
-# A plan is made for the table as it is now. One that was made for all times while the table was
-# empty would walk all of it, batch after batch, until the first ANALYZE.
-# What is worked on is in memory: with the cost of a disk for a page, a thousand rows of a batch would be
-# looked for by reading a whole table of some ten thousands instead of by their ids, twice in a settlement.
-_PREPARE: Final = """
-SELECT set_config('plan_cache_mode', 'force_custom_plan', false),
-       set_config('random_page_cost', '1.1', false),
-       set_config('idle_in_transaction_session_timeout', $1, false),
-       pg_backend_pid() AS pid,
-       -- what pg_stat_activity shows; planning that view takes longer than to connect
-       (SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid()))"""
-
-
-async def _prepare_connection(connection: "asyncpg.Connection[asyncpg.Record]", backends: dict[int, Backend]) -> None:
-    row = await connection.fetchrow(_PREPARE, IDLE_IN_TRANSACTION)
-    assert row is not None
-    # Behind a pooler the pid is none of Postgres', and each statement may meet another backend.
-    if row["pid"] != connection.get_server_pid() or row["backend_start"] is None:
-        return
-    backend = Backend(pid=row["pid"], started_at=row["backend_start"])
-    backends[backend.pid] = backend
-
-    def forget(_connection: object) -> None:
-        if backends.get(backend.pid) is backend:
-            del backends[backend.pid]
-
-    connection.add_termination_listener(forget)
-
-
-async def _keep_connection(_connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Spare the round trip that would undo session state: our statements leave none behind."""
 
 
 def _is_unsent(error: Exception) -> bool:
