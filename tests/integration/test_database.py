@@ -13,6 +13,9 @@ from orqestra.store.database import Database, until_known
 from tests.support.engine import Engine, engine_on
 from tests.support.lossy_postgres import LossyPostgres
 from tests.support.server import Sql
+from tests.support.waiting import until
+
+SOON_SECONDS = 5.0
 
 
 async def backend_of(database: Database) -> Backend:
@@ -77,6 +80,51 @@ async def test_a_connection_whose_commit_had_no_answer_in_time_is_nobody_elses(d
         assert await backend_of(postgres) != first
     finally:
         await postgres.close(1.0)
+
+
+async def test_what_was_given_back_is_the_next_ones_and_whoever_waits_comes_first(database: str) -> None:
+    postgres = await Database.connect(database, connections=1)
+    first = await backend_of(postgres)
+    waiting: asyncio.Task[Backend] | None = None
+    try:
+        assert await backend_of(postgres) == first
+        async with postgres.connection() as statements:
+            assert statements.backend == first
+            waiting = asyncio.create_task(backend_of(postgres))
+            await statements.fetch("count_lapsed")
+            assert not waiting.done()
+        async with asyncio.timeout(SOON_SECONDS):
+            assert await waiting == first
+    finally:
+        async with asyncio.timeout(SOON_SECONDS):
+            await postgres.close(2 * SOON_SECONDS)
+
+
+async def test_a_connection_on_which_something_was_given_up_is_not_at_hand_before_it_is_clean(
+    database: str, sql: Sql
+) -> None:
+    postgres = await Database.connect(database, connections=1)
+    await sql.execute("BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE")
+    giving_up = asyncio.create_task(postgres.fetch("count_lapsed"))
+    try:
+        await until_waiting(sql)
+        giving_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await giving_up
+        await sql.execute("ROLLBACK")
+
+        assert await postgres.fetch("count_lapsed")
+    finally:
+        await postgres.close(1.0)
+
+
+async def until_waiting(sql: Sql) -> None:
+    """Return once somebody waits for a lock."""
+
+    async def is_waiting() -> bool:
+        return bool(await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+    await until(is_waiting)
 
 
 async def _transact(engine: Engine) -> None:

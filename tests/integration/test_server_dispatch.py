@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from redis.asyncio import Redis
 
 from orqestra.v1 import jobs_pb2
 from orqestra.v1.worker_pb2 import Assignment, AttemptRef, HeldAttempt, Results
@@ -14,6 +15,7 @@ from tests.support.server import RunningServer, Sql, noop
 # Fast finishes may be followed by twice as many jobs ahead as were finished in the last 80 ms (the matcher's prefetch).
 SLOW_SECONDS = 0.15
 DUE_WITHIN_MS = 100.0
+JOBS = 100
 
 
 async def one_by_one(stream: RawStream, count: int) -> list[Assignment]:
@@ -90,6 +92,28 @@ async def test_results_from_before_a_reconnect_make_no_room(server: RunningServe
         # The last ones may have some sent ahead, as any that are just finished.
         await second.finish([*finished[2:], running])
         assert ids[5] in [job.attempt.job_id for job in (await second.next("assign")).jobs]
+
+
+async def test_an_end_is_no_reason_to_ask_redis_of_lanes_that_are_empty(server: RunningServer, redis_url: str) -> None:
+    loop = asyncio.get_running_loop()
+    async with Redis.from_url(redis_url) as redis, server.worker(slots=2) as worker:
+        stream = await worker.open()
+        await server.submit()
+        await stream.finish(await stream.assigned(1))
+        began, before = loop.time(), await scripts_run(redis)
+
+        for _ in range(JOBS):
+            await server.submit()
+            await stream.finish(await stream.assigned(1))
+
+        # Each second all lanes are looked at; other parts have scripts of their own for each second.
+        assert await scripts_run(redis) - before < JOBS / 2 + 10 * (loop.time() - began)
+
+
+async def scripts_run(redis: Redis) -> int:
+    """Return how many scripts this Redis has run."""
+    found = (await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})
+    return int(found["calls"])
 
 
 async def test_a_draining_worker_gets_nothing_until_it_has_slots_again(server: RunningServer) -> None:

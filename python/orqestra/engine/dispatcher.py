@@ -117,7 +117,7 @@ class Dispatcher(Service):
             return await self._hints.take(self._number, now_ms, done=done, demands=demands)
         except HintsUnavailable:
             # What Redis gave without our hearing of it is pushed back after two seconds (recover.lua).
-            self._done = done
+            self._done, self._due_at = done, self._taken_at
             raise
 
     def _learn(self, take: Take) -> None:
