@@ -118,6 +118,17 @@ async def test_a_connection_on_which_something_was_given_up_is_not_at_hand_befor
         await postgres.close(1.0)
 
 
+async def test_behind_a_pooler_nothing_is_set_that_others_would_feel(lossy: LossyPostgres) -> None:
+    lossy.hides_pids = True
+    async with engine_on(lossy.url) as engine:
+        for jobs in (1, None, 1):
+            async with engine.database.connection(jobs=jobs) as statements:
+                assert statements.backend is None
+                assert await statements.fetch("count_lapsed")
+
+    assert lossy.count("enable_seqscan") == 0
+
+
 async def until_waiting(sql: Sql) -> None:
     """Return once somebody waits for a lock."""
 

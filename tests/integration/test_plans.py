@@ -6,7 +6,7 @@ where the table is hardly larger than the batch may all of it be read, once; nev
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, cast
 
 import asyncpg
@@ -17,7 +17,6 @@ from orqestra.embedded.postgres import EmbeddedPostgres
 from orqestra.engine.claims import CLAIMABLE
 from orqestra.engine.outputs import PIECES
 from orqestra.model import limits
-from orqestra.model.decision import Ending
 from orqestra.model.lifecycle import State
 from orqestra.model.report import Reason, Report, Verdict
 from orqestra.store.database import FEW_JOBS, Database
@@ -27,6 +26,7 @@ from tests.support.engine import Engine, Worker, engine_on, failed, noop, piece,
 from tests.support.plans import Sql, add_jobs, custom_plan, plan_for_all_times, ways_to_jobs
 
 Step = Coroutine[Any, Any, object]
+Reporting = Callable[[Mapping[str, Any]], Report]
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.alone]
 
@@ -164,9 +164,12 @@ async def test_a_plan_for_few_jobs_takes_the_allowed_way_too(prepared: Engine, n
 
 
 async def test_a_connection_that_served_few_plans_for_the_moment_again(postgres: EmbeddedPostgres) -> None:
-    async with fresh_database(postgres) as url, engine_on(url) as engine:
-        database = engine.database
-        seen = [await settings(database, jobs) for jobs in (None, 1, FEW_JOBS, FEW_JOBS + 1, 1, None)]
+    async with fresh_database(postgres) as url:
+        database = await Database.connect(url, connections=1)
+        try:
+            seen = [await settings(database, jobs) for jobs in (None, 1, FEW_JOBS, FEW_JOBS + 1, 1, None)]
+        finally:
+            await database.close(1.0)
 
     backends, modes, scans = zip(*seen, strict=True)
     assert len(set(backends)) == 1
@@ -175,6 +178,17 @@ async def test_a_connection_that_served_few_plans_for_the_moment_again(postgres:
         *("force_custom", "force_generic", "force_custom"),
     ]
     assert scans == ("on", "off", "off", "on", "off", "on")
+
+
+async def test_of_connections_at_hand_the_one_that_plans_as_is_wanted_is_taken(postgres: EmbeddedPostgres) -> None:
+    async with fresh_database(postgres) as url, engine_on(url) as engine:
+        database = engine.database
+        async with database.connection(jobs=1) as few, database.connection() as many:
+            backends = few.backend, many.backend
+
+        seen = [(await settings(database, jobs))[0] for jobs in (1, None, 1, None)]
+
+    assert seen == [backend.pid for backend in backends * 2 if backend is not None]
 
 
 async def settings(database: Database, jobs: int | None) -> tuple[int, str, str]:
@@ -187,21 +201,18 @@ async def settings(database: Database, jobs: int | None) -> tuple[int, str, str]
     return row[0], row[1], row[2]
 
 
-@pytest.mark.parametrize("ending", [Ending.SUCCEEDED, Ending.FAILED])
-async def test_a_thousand_are_settled_in_time(prepared: Engine, ending: Ending) -> None:
-    worker = await prepared.connect()
-    jobs = [job_id or 0 for job_id in (await prepared.store(*[noop()] * BATCH)).ids]
-    rows = await prepared.claim(worker, *jobs)
-    assert len(rows) == BATCH
-    make = succeeded if ending is Ending.SUCCEEDED else failed
-    reports: list[Report] = [make(row) for row in rows]
+@pytest.mark.parametrize(("report", "seconds"), [(succeeded, SETTLE_SECONDS), (failed, SETTLE_SECONDS * 2)])
+async def test_a_thousand_are_settled_in_time(prepared: Engine, report: Reporting, seconds: float) -> None:
+    async def settle() -> Step:
+        rows = await claimed(prepared, await prepared.connect())
+        assert len(rows) == BATCH
+        return accept(prepared, list(map(report, rows)))
 
-    began = time.perf_counter()
-    verdicts = await prepared.settle(*reports)
-    took = time.perf_counter() - began
+    assert await quickest(settle) < seconds
 
-    assert verdicts == [Verdict.ACCEPTED] * BATCH
-    assert took < SETTLE_SECONDS * (1 if ending is Ending.SUCCEEDED else 2)
+
+async def accept(engine: Engine, reports: Sequence[Report]) -> None:
+    assert await engine.settle(*reports) == [Verdict.ACCEPTED] * len(reports)
 
 
 async def test_a_plan_made_on_the_empty_table_still_serves_after_a_burst(postgres: EmbeddedPostgres) -> None:
@@ -261,9 +272,7 @@ async def quickest(prepare: Callable[[], Awaitable[Step]]) -> float:
 
 
 @pytest.mark.parametrize(("report", "seconds"), [(succeeded, SETTLE_SECONDS), (failed, SETTLE_SECONDS * 2)])
-async def test_reports_are_settled_in_time_without_statistics(
-    busy: Engine, report: Callable[[Mapping[str, Any]], Report], seconds: float
-) -> None:
+async def test_reports_are_settled_in_time_without_statistics(busy: Engine, report: Reporting, seconds: float) -> None:
     async def settle() -> Step:
         return busy.settle(*map(report, await claimed(busy, await busy.connect())))
 

@@ -9,7 +9,11 @@ from urllib.parse import parse_qs, quote, urlsplit
 SOCKET = ".s.PGSQL.5432"
 READY = b"Z"
 END_OF_BATCH = b"SQ"
+BACKEND_KEY = b"K"
 LENGTH_BYTES = 4
+PID_BYTES = 4
+# Higher than any of Linux.
+POOLERS_PID = 2**22 + 1
 
 
 class LossyPostgres:
@@ -35,6 +39,8 @@ class LossyPostgres:
         self.lingers = False
         """Whether connections that Postgres has ended look open to the client, though it is told the reason."""
         self.lingering = asyncio.Event()
+        self.hides_pids = False
+        """Whether it tells pids of its own, as a pooler does."""
         self.heard: list[bytes] = []
         """The texts of all statements that were run, in order."""
 
@@ -172,6 +178,8 @@ class _Link:
                 kind = await reader.readexactly(1)
                 length = await reader.readexactly(LENGTH_BYTES)
                 body = await reader.readexactly(int.from_bytes(length) - LENGTH_BYTES)
+                if kind == BACKEND_KEY and self._owner.hides_pids:
+                    body = POOLERS_PID.to_bytes(PID_BYTES) + body[PID_BYTES:]
                 if not self.doomed:
                     self._writer.write(kind + length + body)
                     await self._writer.drain()

@@ -86,7 +86,7 @@ class Connections:
 
         Raises what asyncpg does; nothing is lent then.
         """
-        connection = self._take_at_hand() or await self._wait_for_one()
+        connection = self._take_at_hand(for_few=for_few) or await self._wait_for_one()
         try:
             await self._plan(connection, for_few=for_few)
         except BaseException:
@@ -101,12 +101,16 @@ class Connections:
         else:
             await self._give_back(connection)
 
-    def _take_at_hand(self) -> "Pooled | None":
-        while self._at_hand:
-            connection = self._at_hand.pop()
-            if _is_open(connection):
-                return connection
-        return None
+    def _take_at_hand(self, *, for_few: bool) -> "Pooled | None":
+        """Return the last that was given back, if possible of those that plan as is wanted."""
+        self._at_hand = [connection for connection in self._at_hand if _is_open(connection)]
+        places = range(len(self._at_hand))
+        fitting = (at for at in reversed(places) if self._is_for_few(self._at_hand[at]) == for_few)
+        at = next(fitting, len(places) - 1)
+        return self._at_hand.pop(at) if places else None
+
+    def _is_for_few(self, connection: Pooled) -> bool:
+        return connection.get_server_pid() in self._for_few
 
     async def _wait_for_one(self) -> Pooled:
         self._waiting += 1
@@ -123,14 +127,15 @@ class Connections:
             return
 
     async def _plan(self, connection: Pooled, *, for_few: bool) -> None:
-        pid = connection.get_server_pid()
-        if for_few == (pid in self._for_few):
+        # Behind a pooler it would be somebody else who plans so.
+        for_few = for_few and self.backend(connection) is not None
+        if for_few == self._is_for_few(connection):
             return
         await connection.execute(_PLANS_FOR_FEW if for_few else _PLANS)
         if for_few:
-            self._for_few.add(pid)
+            self._for_few.add(connection.get_server_pid())
         else:
-            self._for_few.discard(pid)
+            self._for_few.discard(connection.get_server_pid())
 
     async def _prepare(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         self._for_few.discard(connection.get_server_pid())
