@@ -121,8 +121,8 @@ async def test_a_connection_on_which_something_was_given_up_is_not_at_hand_befor
 async def test_behind_a_pooler_nothing_is_set_that_others_would_feel(lossy: LossyPostgres) -> None:
     lossy.hides_pids = True
     async with engine_on(lossy.url) as engine:
-        for jobs in (1, None, 1):
-            async with engine.database.connection(jobs=jobs) as statements:
+        for once in (True, False, True):
+            async with engine.database.connection(planned_once=once) as statements:
                 assert statements.backend is None
                 assert await statements.fetch("count_lapsed")
 

@@ -19,7 +19,7 @@ from orqestra.engine.outputs import PIECES
 from orqestra.model import limits
 from orqestra.model.lifecycle import State
 from orqestra.model.report import Reason, Report, Verdict
-from orqestra.store.database import FEW_JOBS, Database
+from orqestra.store.database import Database
 from orqestra.store.queries import load_queries
 from tests.support.databases import bare, fresh_database
 from tests.support.engine import Engine, Worker, engine_on, failed, noop, piece, ref, succeeded
@@ -155,19 +155,35 @@ async def test_a_plan_is_made_for_the_table_as_it_is(connection: Sql) -> None:
 
 
 @pytest.mark.parametrize("name", FOR_FEW)
-async def test_a_plan_for_few_jobs_takes_the_allowed_way_too(prepared: Engine, name: str) -> None:
+async def test_a_plan_for_all_times_takes_the_allowed_way_too(prepared: Engine, name: str) -> None:
     """It is made once for all times, with this table in whatever condition."""
-    async with prepared.database.connection(jobs=FEW_JOBS) as statements:
+    async with prepared.database.connection(planned_once=True) as statements:
         plan = await plan_for_all_times(cast(Sql, statements._connection), QUERIES[name])
 
     assert ways_to_jobs(plan) <= ALLOWED[name], plan
 
 
-async def test_a_connection_that_served_few_plans_for_the_moment_again(postgres: EmbeddedPostgres) -> None:
+async def test_successes_are_locked_by_their_ids(prepared: Engine) -> None:
+    """As everything locks them: whatever comes first is looked up first, and that is sorted."""
+    async with prepared.database.connection(planned_once=True) as statements:
+        plan = await plan_for_all_times(cast(Sql, statements._connection), QUERIES["settle_completed"])
+
+    update = plan["Plans"][0]
+    assert update["Node Type"] == "ModifyTable"
+    [join] = update["Plans"]
+    results, jobs = join["Plans"]
+    assert join["Node Type"] == "Nested Loop"
+    assert (jobs["Node Type"], jobs["Index Name"]) == ("Index Scan", "jobs_pkey")
+    assert [each["Sort Key"] for each in results["Plans"]] == [["results.id"]]
+
+
+async def test_a_connection_plans_for_the_moment_again(
+    postgres: EmbeddedPostgres,
+) -> None:
     async with fresh_database(postgres) as url:
         database = await Database.connect(url, connections=1)
         try:
-            seen = [await settings(database, jobs) for jobs in (None, 1, FEW_JOBS, FEW_JOBS + 1, 1, None)]
+            seen = [await settings(database, planned_once=once) for once in (False, True, True, False, True, False)]
         finally:
             await database.close(1.0)
 
@@ -183,17 +199,17 @@ async def test_a_connection_that_served_few_plans_for_the_moment_again(postgres:
 async def test_of_connections_at_hand_the_one_that_plans_as_is_wanted_is_taken(postgres: EmbeddedPostgres) -> None:
     async with fresh_database(postgres) as url, engine_on(url) as engine:
         database = engine.database
-        async with database.connection(jobs=1) as few, database.connection() as many:
-            backends = few.backend, many.backend
+        async with database.connection(planned_once=True) as once, database.connection() as anew:
+            backends = once.backend, anew.backend
 
-        seen = [(await settings(database, jobs))[0] for jobs in (1, None, 1, None)]
+        seen = [(await settings(database, planned_once=once))[0] for once in (True, False, True, False)]
 
     assert seen == [backend.pid for backend in backends * 2 if backend is not None]
 
 
-async def settings(database: Database, jobs: int | None) -> tuple[int, str, str]:
-    """Return the backend of the connection for so many jobs, how it plans, and whether it may walk a table."""
-    async with database.connection(jobs=jobs) as statements:
+async def settings(database: Database, *, planned_once: bool) -> tuple[int, str, str]:
+    """Return the backend of a connection, how it plans, and whether it may walk a table."""
+    async with database.connection(planned_once=planned_once) as statements:
         row = await cast(Sql, statements._connection).fetchrow(
             "SELECT pg_backend_pid(), current_setting('plan_cache_mode'), current_setting('enable_seqscan')"
         )

@@ -48,7 +48,7 @@ class Connections:
         self._pool: asyncpg.Pool[asyncpg.Record]
         # By the pids that connections tell.
         self._backends: dict[int, Backend] = {}
-        self._for_few: set[int] = set()
+        self._planned_once: set[int] = set()
         self._at_hand: list[Pooled] = []
         self._waiting = 0
         self._closing = False
@@ -81,14 +81,14 @@ class Connections:
         """Return the process behind a connection; None where a pooler hides it."""
         return self._backends.get(connection.get_server_pid())
 
-    async def lend(self, *, for_few: bool) -> Pooled:
-        """Lend a connection, to be taken back; `for_few` jobs it does not plan each statement anew.
+    async def lend(self, *, planned_once: bool) -> Pooled:
+        """Lend a connection, to be taken back, that plans each statement once, or each time anew.
 
         Raises what asyncpg does; nothing is lent then.
         """
-        connection = self._take_at_hand(for_few=for_few) or await self._wait_for_one()
+        connection = self._take_at_hand(planned_once=planned_once) or await self._wait_for_one()
         try:
-            await self._plan(connection, for_few=for_few)
+            await self._plan(connection, planned_once=planned_once)
         except BaseException:
             await self.take_back(connection, whole=False)
             raise
@@ -101,16 +101,16 @@ class Connections:
         else:
             await self._give_back(connection)
 
-    def _take_at_hand(self, *, for_few: bool) -> "Pooled | None":
+    def _take_at_hand(self, *, planned_once: bool) -> "Pooled | None":
         """Return the last that was given back, if possible of those that plan as is wanted."""
         self._at_hand = [connection for connection in self._at_hand if _is_open(connection)]
         places = range(len(self._at_hand))
-        fitting = (at for at in reversed(places) if self._is_for_few(self._at_hand[at]) == for_few)
+        fitting = (at for at in reversed(places) if self._plans_once(self._at_hand[at]) == planned_once)
         at = next(fitting, len(places) - 1)
         return self._at_hand.pop(at) if places else None
 
-    def _is_for_few(self, connection: Pooled) -> bool:
-        return connection.get_server_pid() in self._for_few
+    def _plans_once(self, connection: Pooled) -> bool:
+        return connection.get_server_pid() in self._planned_once
 
     async def _wait_for_one(self) -> Pooled:
         self._waiting += 1
@@ -126,19 +126,19 @@ class Connections:
             # A connection that broke while it was reset is gone from the pool either way.
             return
 
-    async def _plan(self, connection: Pooled, *, for_few: bool) -> None:
+    async def _plan(self, connection: Pooled, *, planned_once: bool) -> None:
         # Behind a pooler it would be somebody else who plans so.
-        for_few = for_few and self.backend(connection) is not None
-        if for_few == self._is_for_few(connection):
+        planned_once = planned_once and self.backend(connection) is not None
+        if planned_once == self._plans_once(connection):
             return
-        await connection.execute(_PLANS_FOR_FEW if for_few else _PLANS)
-        if for_few:
-            self._for_few.add(connection.get_server_pid())
+        await connection.execute(_PLANS_MADE_ONCE if planned_once else _PLANS)
+        if planned_once:
+            self._planned_once.add(connection.get_server_pid())
         else:
-            self._for_few.discard(connection.get_server_pid())
+            self._planned_once.discard(connection.get_server_pid())
 
     async def _prepare(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        self._for_few.discard(connection.get_server_pid())
+        self._planned_once.discard(connection.get_server_pid())
         row = await connection.fetchrow(_PREPARE, IDLE_IN_TRANSACTION)
         assert row is not None
         # Behind a pooler the pid is none of Postgres', and each statement may meet another backend.
@@ -155,7 +155,7 @@ class Connections:
 
 
 # A plan for all times has to go by an index, however small the table was when it was made.
-_PLANS_FOR_FEW: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+_PLANS_MADE_ONCE: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 _PLANS: Final = "SET plan_cache_mode = force_custom_plan; RESET enable_seqscan"
 # A plan is made for the table as it is now. One that was made for all times while the table was
 # empty would walk all of it, batch after batch, until the first ANALYZE.

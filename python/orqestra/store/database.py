@@ -8,7 +8,7 @@ asyncpg's, and nothing was stored.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -27,7 +27,6 @@ INSIST_TRIES: Final = 3
 # Together about the time that Postgres needs to come back after a crash.
 UNKNOWN_TRIES: Final = 20
 UNKNOWN_WAIT_SECONDS: Final = 0.25
-# For so few jobs to plan a statement takes longer than to run it, by whatever indexes.
 FEW_JOBS: Final = 32
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Pooled"
@@ -96,9 +95,13 @@ class Database:
         await self._connections.close(seconds)
 
     @asynccontextmanager
-    async def connection(self, *, jobs: int | None = None) -> AsyncIterator[Statements]:
-        """Lend a connection; each statement on it commits by itself. `jobs`: how many it is about, if that is known."""
-        connection = await self._lend(jobs)
+    async def connection(self, *, planned_once: bool = False) -> AsyncIterator[Statements]:
+        """Lend a connection; each statement on it commits by itself.
+
+        With `planned_once` no statement is planned anew, and none may walk a table: for those about `few` jobs, and for
+        those that look up by id whatever they read.
+        """
+        connection = await self._lend(planned_once=planned_once)
         whole = False
         try:
             yield self._statements(connection)
@@ -107,9 +110,9 @@ class Database:
             await self._connections.take_back(connection, whole=whole)
 
     @asynccontextmanager
-    async def transaction(self, *, jobs: int | None = None) -> AsyncIterator[Statements]:
-        """Lend a connection inside one transaction, which commits at the end of the block. `jobs` as above."""
-        connection = await self._lend(jobs)
+    async def transaction(self, *, planned_once: bool = False) -> AsyncIterator[Statements]:
+        """Lend a connection inside one transaction, which commits at the end of the block."""
+        connection = await self._lend(planned_once=planned_once)
         committing = whole = False
         try:
             transaction = connection.transaction()
@@ -160,11 +163,16 @@ class Database:
     def _statements(self, connection: Pooled) -> Statements:
         return Statements(connection, self._queries, self._connections.backend(connection))
 
-    async def _lend(self, jobs: int | None) -> Pooled:
+    async def _lend(self, *, planned_once: bool) -> Pooled:
         try:
-            return await self._connections.lend(for_few=jobs is not None and jobs <= FEW_JOBS)
+            return await self._connections.lend(planned_once=planned_once)
         except _REFUSED as error:
             raise StorageUnavailable(f"Postgres does not answer: {error!r}") from error
+
+
+def few(jobs: Sized) -> bool:
+    """Return whether statements about these are run faster than they are planned, by whatever indexes."""
+    return len(jobs) <= FEW_JOBS
 
 
 def _is_unsent(error: Exception) -> bool:

@@ -124,30 +124,29 @@ ORDER BY d.available_at, d.id LIMIT :page;
 -- name: settle_completed
 -- Plain jobs that succeeded and that nobody wants cancelled: all output is in the result, the exit code is 0.
 -- What this does not return goes the slow way. A column of nothing but nothing comes empty, and unnest fills it.
-WITH locked AS (
-    SELECT r.*
-    FROM unnest(:ids::bigint[], :session_ids::bigint[], :fences::bigint[], :tokens::bigint[],
-                :stdouts::bytea[], :stderrs::bytea[],
-                :wall_us::bigint[], :user_us::bigint[], :system_us::bigint[], :max_rss_kb::bigint[])
-         AS r(id, session_id, fence, token, stdout, stderr, wall_us, user_us, system_us, max_rss_kb)
-    JOIN jobs j ON j.id = r.id
-    WHERE CASE WHEN (j.state, j.session_id, j.fence, j.token) = (:running::text, r.session_id, r.fence, r.token)
-               THEN j.cancel_requested_at IS NULL AND j.run_id IS NULL
-               ELSE false END
-    ORDER BY r.id
-    FOR UPDATE OF j
-),
-done AS (
+-- The rows are locked as they are updated, in the order in which they are looked up: to lock them first would cost
+-- a quarter more.
+WITH done AS (
     UPDATE jobs j
     SET state = 'completed', attempt = j.attempt + 1, return_count = 0, finished_at = statement_timestamp(),
         exit_code = 0, exit_signal = NULL, reason = :exited::text, error = NULL,
-        stdout = coalesce(l.stdout, ''), stderr = coalesce(l.stderr, ''),
-        stdout_bytes = coalesce(octet_length(l.stdout), 0), stderr_bytes = coalesce(octet_length(l.stderr), 0),
+        stdout = coalesce(r.stdout, ''), stderr = coalesce(r.stderr, ''),
+        stdout_bytes = coalesce(octet_length(r.stdout), 0), stderr_bytes = coalesce(octet_length(r.stderr), 0),
         truncated = false,
-        usage_us = ARRAY[coalesce(l.wall_us, 0), coalesce(l.user_us, 0), coalesce(l.system_us, 0),
-                         coalesce(l.max_rss_kb, 0)]
-    FROM locked l
-    WHERE j.id = l.id
+        usage_us = ARRAY[coalesce(r.wall_us, 0), coalesce(r.user_us, 0), coalesce(r.system_us, 0),
+                         coalesce(r.max_rss_kb, 0)]
+    FROM (
+        SELECT *
+        FROM unnest(:ids::bigint[], :session_ids::bigint[], :fences::bigint[], :tokens::bigint[],
+                    :stdouts::bytea[], :stderrs::bytea[],
+                    :wall_us::bigint[], :user_us::bigint[], :system_us::bigint[], :max_rss_kb::bigint[])
+             AS results(id, session_id, fence, token, stdout, stderr, wall_us, user_us, system_us, max_rss_kb)
+        ORDER BY id
+    ) AS r
+    WHERE j.id = r.id
+      AND CASE WHEN (j.state, j.session_id, j.fence, j.token) = (:running::text, r.session_id, r.fence, r.token)
+               THEN j.cancel_requested_at IS NULL AND j.run_id IS NULL
+               ELSE false END
     RETURNING j.id
 )
 SELECT coalesce(array_agg(id), '{}') AS ids FROM done;
