@@ -26,7 +26,7 @@ TERMINATE_EVERY_SECONDS: Final = 0.2
 SLOW_JOBS_PER_SECOND: Final = 10.0
 
 # Statements that commit by themselves, and the texts that they are known by.
-COMMITS: Final = {"submit": "/* submit_jobs */", "claim": "/* claim_jobs */", "settle": "/* settle_completed */"}
+COMMITS: Final = {"submit": "/* submit_jobs", "claim": "/* claim_jobs */", "settle": "/* settle_completed */"}
 
 
 async def postgres_crash(stage: Stage) -> None:

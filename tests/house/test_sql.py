@@ -71,7 +71,7 @@ def test_parameters_are_numbered_once_each_and_none_is_left(name: str) -> None:
 
 
 def test_every_query_of_a_file_is_loaded_and_says_why_it_is_there() -> None:
-    written = [name for text in SQL.values() for name in re.findall(r"^-- name: (.*)$", text, re.MULTILINE)]
+    written = [name for text in SQL.values() for name in re.findall(r"^-- (?:name|also): (\w+)", text, re.MULTILINE)]
 
     assert sorted(written) == sorted(QUERIES)
     for name, text in SQL.items():

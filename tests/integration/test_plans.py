@@ -47,6 +47,7 @@ PRIMARY = {"jobs_pkey"}
 # Query -> the ways to `jobs` that it may take.
 ALLOWED = {
     "submit_jobs": set[str](),
+    "submit_jobs_without_keys": set[str](),
     "find_keys": {"jobs_key"},
     "find_matched": {"jobs_running"},
     "claim_jobs": PRIMARY,
@@ -66,7 +67,15 @@ ALLOWED = {
 }
 BATCHES = ("claim_jobs", "settle_completed", "settle_jobs")
 FOR_FEW = (
-    *("submit_jobs", "find_keys", "claim_jobs", "settle_completed", "find_runs", "list_steps"),
+    *(
+        "submit_jobs",
+        "submit_jobs_without_keys",
+        "find_keys",
+        "claim_jobs",
+        "settle_completed",
+        "find_runs",
+        "list_steps",
+    ),
     *("lock_jobs", "lock_free_jobs", "settle_jobs"),
 )
 CONDITIONS = ["empty", "burst", "finished"]

@@ -1,5 +1,7 @@
 """Named queries: names, numbered parameters, and what is not taken for one."""
 
+from pathlib import Path
+
 import pytest
 
 from orqestra.store.queries import Query, load_queries
@@ -37,3 +39,23 @@ def test_each_statement_begins_with_its_name_for_those_who_watch_the_database() 
         assert query.name == name
         assert query.text.startswith(f"/* {name} */ ")
         assert ";" not in query.text, name
+
+
+def test_a_second_query_lacks_what_it_is_said_to_lack() -> None:
+    first, second = (load_queries()[name] for name in ("submit_jobs", "submit_jobs_without_keys"))
+
+    assert second.parameters == first.parameters
+    assert second.text.split("*/", 1)[1].split() == [
+        *first.text.split("*/", 1)[1].replace("ON CONFLICT DO NOTHING", "").split()
+    ]
+
+
+def test_what_a_second_query_lacks_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "lacking" / "sql"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "one.sql").write_text("-- name: one\n-- also: other, without ORDER BY id\nSELECT id FROM jobs;\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(ValueError, match="query one has no 'ORDER BY id', which other is to lack"):
+        load_queries("lacking")

@@ -1,5 +1,7 @@
 """Named queries out of `.sql` files: `-- name: claim_jobs` begins one, `:ids` is a parameter.
 
+`-- also: NAME, without TEXT` below its name makes a second one of it, which lacks that text.
+
 A name is unique over all files; a test prepares each of them on the migrated schema and finds those
 that nothing calls.
 """
@@ -11,6 +13,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 _NAME: Final = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_ALSO: Final = re.compile(r"^-- also: (\w+), without (.+)$", re.MULTILINE)
 _PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z]\w*)")
 _COMMENT: Final = re.compile(r"--[^\n]*")
 
@@ -44,7 +47,12 @@ def load_queries(package: str = "orqestra.store") -> dict[str, Query]:
 
 def _split(text: str) -> Iterator[tuple[str, str]]:
     parts = _NAME.split(text)
-    yield from zip(parts[1::2], parts[2::2], strict=True)
+    for name, sql in zip(parts[1::2], parts[2::2], strict=True):
+        yield name, sql
+        for other, without in _ALSO.findall(sql):
+            if without not in _COMMENT.sub("", sql):
+                raise ValueError(f"query {name} has no {without!r}, which {other} is to lack")
+            yield other, sql.replace(without, "")
 
 
 def _parse(name: str, sql: str) -> Query:

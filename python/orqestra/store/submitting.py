@@ -83,6 +83,11 @@ class Batch:
         """The lanes of all kinds."""
         return {kind.lane_id for kind in self.kinds}
 
+    @property
+    def may_be_known(self) -> bool:
+        """Whether some job of it may be stored already: by its key, or as a step of its run."""
+        return any(self.keys) or any(kind.run_id is not None for kind in self.kinds)
+
     def part(self, begin: int, end: int) -> "Batch":
         """Return the jobs from `begin` to `end`."""
         return Batch(
@@ -129,7 +134,8 @@ async def submit_jobs(statements: Statements, batch: Batch, *, server_id: int, d
 
     Raises OutcomeUnknown, outside a transaction, also if jobs are stored and an error hides their ids.
     """
-    row = await statements.fetch_one("submit_jobs", server_id=server_id, **_columns(batch), **_direct_columns(direct))
+    name = "submit_jobs" if batch.may_be_known else "submit_jobs_without_keys"
+    row = await statements.fetch_one(name, server_id=server_id, **_columns(batch), **_direct_columns(direct))
     assert row is not None
     stored = Stored(
         ids=list(row["ids"]),

@@ -1,6 +1,8 @@
 -- Submit: new jobs, and what is known of their keys.
 
 -- name: submit_jobs
+-- also: submit_jobs_without_keys, without ON CONFLICT DO NOTHING
+-- Where no job has a key or belongs to a run none can be there already, and each row is spared a fifth of its cost.
 -- Ids follow the order of submission; keys are inserted in their own order, so that two servers that
 -- insert the same keys cannot deadlock. One outbox row carries the hints of all rows really inserted.
 -- What jobs have in common comes once, as a kind. A job with a session is stored as running there (direct
