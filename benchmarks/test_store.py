@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ from orqestra.model.job import JobSpec
 from orqestra.model.lifecycle import State
 from orqestra.model.report import Reason
 from orqestra.store import migrations
-from orqestra.store.database import Database, Row, Statements
+from orqestra.store.database import Database, Row, Statements, few
 from orqestra.store.submitting import Batch, PlacedJob, submit_jobs
 
 LANE: Final = 1
@@ -67,19 +68,24 @@ LARGE: Final = {"10,000 a statement": Shape(batch=10_000, statements=1, rounds=1
 
 @dataclass(frozen=True, kw_only=True)
 class Ours:
-    """One connection to the real tables; the same words as `Bare`."""
+    """Two connections to the real tables, as the server borrows them; the same words as `Bare`."""
 
-    statements: Statements
+    planned_anew: Statements
+    planned_once: Statements
     session_id: int
+
+    def statements(self, jobs: Sequence[object]) -> Statements:
+        return self.planned_once if few(jobs) else self.planned_anew
 
     async def submit(self, count: int, lane: int = LANE) -> list[int]:
         kind = PlacedJob(spec=NOOP, lane_id=lane)
         batch = Batch(kinds=[kind], kind_of=[1] * count, payloads=[NOOP.payload] * count)
-        return [job_id for job_id in (await submit_jobs(self.statements, batch, server_id=SERVER_ID)).ids if job_id]
+        stored = await submit_jobs(self.statements(batch.payloads), batch, server_id=SERVER_ID)
+        return [job_id for job_id in stored.ids if job_id]
 
     async def claim(self, ids: Sequence[int]) -> Row:
         """Return the columns of the claim."""
-        [columns] = await self.statements.fetch(
+        [columns] = await self.statements(ids).fetch(
             "claim_jobs",
             ids=ids,
             session_ids=[self.session_id] * len(ids),
@@ -94,23 +100,23 @@ class Ours:
     async def settle(self, claimed: Row) -> int:
         attempts = {name: claimed[name] for name in ("ids", "session_ids", "fences", "tokens")}
         nothing: dict[str, list[Any]] = {name: [] for name in QUIET}
-        [settled] = await self.statements.fetch(
+        [settled] = await self.planned_once.fetch(
             "settle_completed", running=State.RUNNING, exited=Reason.EXITED, **attempts, **nothing
         )
         assert len(settled["ids"]) == len(claimed["ids"])
         return len(settled["ids"])
 
     async def peek(self, count: int) -> int:
-        return len(await self.statements.fetch("peek_lanes", lane_ids=[WAITING_LANE], per_lane=count))
+        return len(await self.planned_anew.fetch("peek_lanes", lane_ids=[WAITING_LANE], per_lane=count))
 
     async def page(self, count: int) -> int:
         """Read the newest jobs as a list shows them."""
         anything: dict[str, Any] = {"states": [], "queue": None, "type": None, "tags": [], "labels": []}
-        row = await self.statements.fetch_one(
+        row = await self.planned_anew.fetch_one(
             "list_jobs", after=2**62, scan=limits.PAGE_SCANNED_ROWS, page=count, **anything
         )
         assert row is not None
-        return len(await self.statements.fetch("get_summaries", ids=row["ids"]))
+        return len(await self.planned_anew.fetch("get_summaries", ids=row["ids"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,19 +148,21 @@ def store(runner: asyncio.Runner, directory: Path) -> Iterator[Store]:
     postgres = EmbeddedPostgres(directory / "postgres")
     runner.run(postgres.start())
     runner.run(migrations.up(postgres.url()))
-    database = runner.run(Database.connect(postgres.url(), connections=1))
+    database = runner.run(Database.connect(postgres.url(), connections=2))
     connection = runner.run(asyncpg.connect(postgres.url()))
-    lending = database.connection()
-    statements = runner.run(lending.__aenter__())
+    lending = AsyncExitStack()
+    planned_anew = runner.run(lending.enter_async_context(database.connection()))
+    planned_once = runner.run(lending.enter_async_context(database.connection(planned_once=True)))
     try:
         runner.run(make_table(connection))
-        ours = Ours(statements=statements, session_id=runner.run(_open_session(statements)))
+        session_id = runner.run(_open_session(planned_anew))
+        ours = Ours(planned_anew=planned_anew, planned_once=planned_once, session_id=session_id)
         bare = Bare(connection=connection, numbers=itertools.count(1))
         runner.run(ours.submit(WAITING_JOBS, lane=WAITING_LANE))
         runner.run(bare.submit(WAITING_JOBS))
         yield Store(runner=runner, ours=ours, bare=bare)
     finally:
-        runner.run(lending.__aexit__(None, None, None))
+        runner.run(lending.aclose())
         runner.run(connection.close())
         runner.run(database.close(1.0))
         runner.run(postgres.stop())
