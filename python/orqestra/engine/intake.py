@@ -31,7 +31,7 @@ from orqestra.model.errors import (
 )
 from orqestra.model.submission import Submission
 from orqestra.service import Service
-from orqestra.store.database import few, retry_conflicts, until_known
+from orqestra.store.database import retry_conflicts, until_known
 from orqestra.store.submitting import Batch, PlacedJob, Stored, submit_jobs
 
 # What a waiting job costs besides its payload, roughly.
@@ -187,7 +187,7 @@ class Intake(Service):
         await self._holding.hold(jobs)
         matching = self._direct.matching()
         try:
-            async with self._direct.storing(matching, self._database.connection(planned_once=few(jobs))) as statements:
+            async with self._direct.storing(matching, self._database.connection(planned_once=True)) as statements:
                 return await matching.submit(statements, jobs)
         except OutcomeUnknown:
             if matching.found is None:

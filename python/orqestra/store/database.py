@@ -99,7 +99,7 @@ class Database:
         """Lend a connection; each statement on it commits by itself.
 
         With `planned_once` no statement is planned anew, and none may walk a table: for those about `few` jobs, and for
-        those that look up by id whatever they read.
+        those that need no more than ids however many there are.
         """
         connection = await self._lend(planned_once=planned_once)
         whole = False

@@ -17,6 +17,11 @@ WITH kinds AS (
                               timeout_ms, grace_ms, delay_ms, at, run_id, step_key, previous_id, retry_rules,
                               number)
 ),
+matched AS MATERIALIZED (
+    SELECT s.id, s.worker_id, m.token
+    FROM unnest(:matched::bigint[], :tokens::bigint[]) AS m(id, token)
+    JOIN sessions s ON s.id = m.id AND s.closed_at IS NULL
+),
 input AS MATERIALIZED (
     SELECT nextval('jobs_id_seq') AS id, ordered.*
     FROM (
@@ -24,11 +29,7 @@ input AS MATERIALIZED (
         FROM unnest(:kind_of::bigint[], :payloads::bytea[], :keys::text[], :session_ids::bigint[])
              WITH ORDINALITY AS i(kind, payload, key, session_id, position)
         JOIN kinds k ON k.number = i.kind
-        LEFT JOIN (
-            SELECT open.id, open.worker_id, m.token
-            FROM unnest(:matched::bigint[], :tokens::bigint[]) AS m(id, token)
-            JOIN sessions open ON open.id = m.id AND open.closed_at IS NULL
-        ) AS s ON s.id = i.session_id
+        LEFT JOIN matched s ON s.id = i.session_id
         ORDER BY i.position
     ) AS ordered
 ),
