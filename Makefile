@@ -9,7 +9,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 ORQESTRA := $(VENV)/bin/orqestra
 PYTEST := $(PYTHON) -m pytest
-# Most tests wait for processes: some files at once, each with services of its own. What bounds a time runs alone.
+# Most tests wait for processes: some files at once, each with services of its own. What bounds a time closely runs alone.
 AT_ONCE := --numprocesses 3 --dist loadfile
 COMPOSE := docker compose
 # How long `make chaos-soak` goes on.

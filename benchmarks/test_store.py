@@ -22,7 +22,7 @@ from orqestra.model.job import JobSpec
 from orqestra.model.lifecycle import State
 from orqestra.model.report import Reason
 from orqestra.store import migrations
-from orqestra.store.database import Database, Row, Statements, few
+from orqestra.store.database import Database, Row, Statements
 from orqestra.store.submitting import Batch, PlacedJob, submit_jobs
 
 LANE: Final = 1
@@ -74,18 +74,15 @@ class Ours:
     planned_once: Statements
     session_id: int
 
-    def statements(self, jobs: Sequence[object]) -> Statements:
-        return self.planned_once if few(jobs) else self.planned_anew
-
     async def submit(self, count: int, lane: int = LANE) -> list[int]:
         kind = PlacedJob(spec=NOOP, lane_id=lane)
         batch = Batch(kinds=[kind], kind_of=[1] * count, payloads=[NOOP.payload] * count)
-        stored = await submit_jobs(self.statements(batch.payloads), batch, server_id=SERVER_ID)
+        stored = await submit_jobs(self.planned_once, batch, server_id=SERVER_ID)
         return [job_id for job_id in stored.ids if job_id]
 
     async def claim(self, ids: Sequence[int]) -> Row:
         """Return the columns of the claim."""
-        [columns] = await self.statements(ids).fetch(
+        [columns] = await self.planned_anew.fetch(
             "claim_jobs",
             ids=ids,
             session_ids=[self.session_id] * len(ids),
@@ -100,7 +97,7 @@ class Ours:
     async def settle(self, claimed: Row) -> int:
         attempts = {name: claimed[name] for name in ("ids", "session_ids", "fences", "tokens")}
         nothing: dict[str, list[Any]] = {name: [] for name in QUIET}
-        [settled] = await self.planned_once.fetch(
+        [settled] = await self.planned_anew.fetch(
             "settle_completed", running=State.RUNNING, exited=Reason.EXITED, **attempts, **nothing
         )
         assert len(settled["ids"]) == len(claimed["ids"])

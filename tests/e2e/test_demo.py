@@ -7,12 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.processes import gone, processes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0
 
 
+@pytest.mark.alone
 async def test_the_demonstration_keeps_its_promises(folder: Path) -> None:
     begin = time.monotonic()
     process = await asyncio.create_subprocess_exec(

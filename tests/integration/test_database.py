@@ -100,9 +100,7 @@ async def test_what_was_given_back_is_the_next_ones_and_whoever_waits_comes_firs
             await postgres.close(2 * SOON_SECONDS)
 
 
-async def test_a_connection_on_which_something_was_given_up_is_not_at_hand_before_it_is_clean(
-    database: str, sql: Sql
-) -> None:
+async def test_a_connection_on_which_something_was_given_up_goes_back_to_the_pool(database: str, sql: Sql) -> None:
     postgres = await Database.connect(database, connections=1)
     await sql.execute("BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE")
     giving_up = asyncio.create_task(postgres.fetch("count_lapsed"))
@@ -111,11 +109,30 @@ async def test_a_connection_on_which_something_was_given_up_is_not_at_hand_befor
         giving_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await giving_up
+        assert postgres._connections._at_hand == []
         await sql.execute("ROLLBACK")
 
         assert await postgres.fetch("count_lapsed")
     finally:
         await postgres.close(1.0)
+
+
+async def test_a_change_of_plans_that_was_given_up_is_not_taken_for_one_or_the_other(lossy: LossyPostgres) -> None:
+    async with engine_on(lossy.url) as engine:
+        first = await backend_of(engine.database)
+        lossy.hold("enable_seqscan")
+        changing = asyncio.create_task(_submit_nothing(engine))
+        await lossy.held.wait()
+        changing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await changing
+
+        assert await backend_of(engine.database) != first
+
+
+async def _submit_nothing(engine: Engine) -> None:
+    async with engine.database.connection(planned_once=True):
+        return
 
 
 async def test_behind_a_pooler_nothing_is_set_that_others_would_feel(lossy: LossyPostgres) -> None:

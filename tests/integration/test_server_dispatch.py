@@ -94,6 +94,7 @@ async def test_results_from_before_a_reconnect_make_no_room(server: RunningServe
         assert ids[5] in [job.attempt.job_id for job in (await second.next("assign")).jobs]
 
 
+@pytest.mark.alone
 async def test_an_end_is_no_reason_to_ask_redis_of_lanes_that_are_empty(server: RunningServer, redis_url: str) -> None:
     loop = asyncio.get_running_loop()
     async with Redis.from_url(redis_url) as redis, server.worker(slots=2) as worker:

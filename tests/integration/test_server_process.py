@@ -112,6 +112,7 @@ async def test_a_port_in_use_is_told(environ: dict[str, str], setting: str) -> N
 # How it ends
 
 
+@pytest.mark.alone
 async def test_sigterm_ends_it_soon_and_loses_nothing(environ: dict[str, str], sql: Sql) -> None:
     loop = asyncio.get_running_loop()
     async with server_process(environ) as server, server_process(environ) as other:

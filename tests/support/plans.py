@@ -65,6 +65,20 @@ def ways_to(table: str, plan: dict[str, Any]) -> set[str]:
     }
 
 
+def walks(plan: dict[str, Any]) -> list[str]:
+    """Return the tables and indexes that a plan reads from end to end."""
+    return [
+        str(node.get("Index Name", node.get("Relation Name")))
+        for node in _nodes(plan)
+        if node["Node Type"] == "Seq Scan" or ("Index Name" in node and "Index Cond" not in node)
+    ]
+
+
+def sort_keys(plan: dict[str, Any]) -> list[list[str]]:
+    """Return by what a plan sorts, the outermost first."""
+    return [node["Sort Key"] for node in _nodes(plan) if "Sort Key" in node]
+
+
 def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
     for child in node.get("Plans", ()):

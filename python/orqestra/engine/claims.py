@@ -26,7 +26,7 @@ from orqestra.model.errors import HintsUnavailable, OutcomeUnknown, Unavailable
 from orqestra.model.lifecycle import Event, State, sources
 from orqestra.store.backends import end_backend
 from orqestra.store.connections import Backend
-from orqestra.store.database import Database, Row, few, retry_conflicts
+from orqestra.store.database import Database, Row, retry_conflicts
 
 CLAIMABLE: Final = list(sources(Event.CLAIMED))
 # Outputs of earlier steps that are read at once; each is at most what is kept of a stream, 1 MiB.
@@ -114,7 +114,7 @@ class Claims:
 
     async def _claim_or_find(self, wanted: Mapping[str, list[int]]) -> Claimed:
         """Claim; if the answer is lost, find out what was claimed. Raises OutcomeUnknown if that is not possible."""
-        async with self._database.connection(planned_once=few(wanted["ids"])) as statements:
+        async with self._database.connection() as statements:
             try:
                 [row] = await statements.fetch(
                     "claim_jobs",

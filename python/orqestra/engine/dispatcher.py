@@ -91,11 +91,13 @@ class Dispatcher(Service):
         if take is None:
             self._link.lost("the epoch is missing")
             return 0
-        self._learn(take)
+        due_seconds = self._learn(take)
         tallies = [await self._assign(demand, hints) for demand, hints in zip(demands, take.hints, strict=True)]
-        self._done.append(self._number)
+        if any(take.hints):
+            self._done.append(self._number)
         await self._pause_if_refused(tallies)
-        return self._next_look(take)
+        # Lanes found empty make room in the next demand for others that may have something.
+        return 0 if take.promoted or take.empty or any(take.hints) else due_seconds
 
     def _rest_seconds(self, demands: Sequence[Demand]) -> float:
         """Return how long Redis need not be asked: whoever is free, or has something, wakes this loop."""
@@ -120,13 +122,19 @@ class Dispatcher(Service):
             self._done, self._due_at = done, self._taken_at
             raise
 
-    def _learn(self, take: Take) -> None:
+    def _learn(self, take: Take) -> float:
+        """Note what a take has told; return in how many seconds something is due, a second at most."""
         self._matcher.found_empty(take.empty)
         self._matcher.found_partial([lane for lane, _ in take.partial])
         if take.promoted:
             reached(Point.PROMOTED)
         self._matcher.wake(take.promoted)
         self._refill.ask(take.partial)
+        due_seconds = IDLE_SECONDS
+        if take.next_due_ms is not None:
+            due_seconds = min(IDLE_SECONDS, max(0.0, (take.next_due_ms - self._pg_clock.now_ms()) / 1000))
+        self._due_at = min(self._due_at, self.clock.monotonic() + due_seconds)
+        return due_seconds
 
     async def _pause_if_refused(self, tallies: Sequence[Tally]) -> None:
         """Wait, wakes or not, if nothing could be claimed of what is put back: the same would come again."""
@@ -136,14 +144,6 @@ class Dispatcher(Service):
         doublings = min(self._refused_in_a_row, 16)
         self._refused_in_a_row += 1
         await self.pause(min(REFUSED_FIRST_SECONDS * 2.0**doublings, REFUSED_LAST_SECONDS))
-
-    def _next_look(self, take: Take) -> float:
-        due_seconds = IDLE_SECONDS
-        if take.next_due_ms is not None:
-            due_seconds = min(IDLE_SECONDS, max(0.0, (take.next_due_ms - self._pg_clock.now_ms()) / 1000))
-        self._due_at = min(self._due_at, self.clock.monotonic() + due_seconds)
-        # Lanes found empty make room in the next demand for others that may have something.
-        return 0 if take.promoted or take.empty or any(take.hints) else due_seconds
 
     async def _dispatch_without_redis(self, demands: Sequence[Demand]) -> float:
         tallies = []

@@ -179,7 +179,7 @@ class Intake(Service):
             return self._hand_over([await self._insert_at_once(jobs)])
         chunks = [jobs.part(at, at + limits.BATCH_JOBS) for at in range(0, len(jobs), limits.BATCH_JOBS)]
         with self._relay.on_its_way():
-            async with self._database.transaction() as statements:
+            async with self._database.transaction(planned_once=True) as statements:
                 parts = [await submit_jobs(statements, chunk, server_id=self._server_id) for chunk in chunks]
             return self._hand_over(parts)
 

@@ -6,7 +6,7 @@ runs, cancelled, lost and returned jobs) takes the short transaction of `store/s
 
 import itertools
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -26,7 +26,7 @@ from orqestra.model.errors import OrqestraError, OutcomeUnknown, Unavailable
 from orqestra.model.lifecycle import State
 from orqestra.model.report import AttemptRef, Reason, Report, Verdict
 from orqestra.service import Service, retry_delay_seconds
-from orqestra.store.database import few, retry_conflicts
+from orqestra.store.database import retry_conflicts
 from orqestra.store.settling import Settled, Settling
 
 SLOW_BATCH: Final = 200
@@ -123,7 +123,10 @@ class Settlement(Service):
         """Complete plain jobs; returns those that were not, which go the slow way."""
         columns = successes.columns()
         try:
-            done = await retry_conflicts(lambda: self._complete_at_once(columns))
+            [row] = await retry_conflicts(
+                lambda: self._database.fetch("settle_completed", running=State.RUNNING, exited=Reason.EXITED, **columns)
+            )
+            done: list[int] = row["ids"]
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             log.warning("a result is refused by Postgres, looking for it", results=len(successes), error=str(error))
             done = []
@@ -135,12 +138,6 @@ class Settlement(Service):
                 session.peer.answer(part)
         self._changed(done)
         return [_report(*success) for success in missed]
-
-    async def _complete_at_once(self, columns: Mapping[str, object]) -> list[int]:
-        # By id whatever there is: it is this plan that locks them in order.
-        async with self._database.connection(planned_once=True) as statements:
-            [row] = await statements.fetch("settle_completed", running=State.RUNNING, exited=Reason.EXITED, **columns)
-        return list(row["ids"])
 
     async def _settle_slowly(self, reports: Sequence[Report], *, wait_for_locks: bool) -> int:
         try:
@@ -175,7 +172,7 @@ class Settlement(Service):
 
     async def _transact(self, reports: Sequence[Report], *, wait_for_locks: bool) -> Settled:
         matching = self._direct.matching()
-        async with self._direct.storing(matching, self._database.transaction(planned_once=few(reports))) as statements:
+        async with self._direct.storing(matching, self._database.transaction()) as statements:
             settling = Settling(
                 statements, server_id=self._server_id, find_lane=self._lanes.find_existing, submit=matching.submit
             )

@@ -11,7 +11,7 @@ from orqestra.engine.lanes import Lanes
 from orqestra.engine.relay import Relay
 from orqestra.model.errors import MaybeStored, OutcomeUnknown
 from orqestra.model.workflow import Definition, first_steps
-from orqestra.store.database import few, retry_conflicts, until_known
+from orqestra.store.database import retry_conflicts, until_known
 from orqestra.store.submitting import Batch, PlacedJob, Stored
 
 
@@ -72,7 +72,7 @@ class Workflows:
         lanes = [await self._lanes.find(job) for _, job in jobs]
         matching, run_id = self._direct.matching(), 0
         try:
-            async with self._direct.storing(matching, self._database.transaction(planned_once=few(jobs))) as statements:
+            async with self._direct.storing(matching, self._database.transaction(planned_once=True)) as statements:
                 row = await statements.fetch_one(
                     "add_run",
                     name=definition.name,

@@ -6,6 +6,7 @@ long as a statement.
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
@@ -90,6 +91,8 @@ class Connections:
         try:
             await self._plan(connection, planned_once=planned_once)
         except BaseException:
+            # Nobody knows how it plans now.
+            _end(connection)
             await self.take_back(connection, whole=False)
             raise
         return connection
@@ -103,7 +106,9 @@ class Connections:
 
     def _take_at_hand(self, *, planned_once: bool) -> "Pooled | None":
         """Return the last that was given back, if possible of those that plan as is wanted."""
-        self._at_hand = [connection for connection in self._at_hand if _is_open(connection)]
+        for connection in (closed := [each for each in self._at_hand if not _is_open(each)]):
+            _end(connection)
+        self._at_hand = [each for each in self._at_hand if each not in closed]
         places = range(len(self._at_hand))
         fitting = (at for at in reversed(places) if self._plans_once(self._at_hand[at]) == planned_once)
         at = next(fitting, len(places) - 1)
@@ -154,7 +159,8 @@ class Connections:
         connection.add_termination_listener(forget)
 
 
-# A plan for all times has to go by an index, however small the table was when it was made.
+# A plan for all times must not walk a table that was small when it was made. Where it joins one it may still walk an
+# index of it: what is planned once has to be such that it cannot.
 _PLANS_MADE_ONCE: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 _PLANS: Final = "SET plan_cache_mode = force_custom_plan; RESET enable_seqscan"
 # A plan is made for the table as it is now. One that was made for all times while the table was
@@ -172,6 +178,12 @@ SELECT set_config('plan_cache_mode', 'force_custom_plan', false),
 
 async def _keep_state(_connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Spare the round trip that would undo session state: our statements leave none behind."""
+
+
+def _end(connection: Pooled) -> None:
+    """End it for good; that it is closed is not enough for the pool to have its place again."""
+    with suppress(asyncpg.InterfaceError):  # it has left the pool
+        connection.terminate()
 
 
 def _is_open(connection: Pooled) -> bool:

@@ -8,7 +8,7 @@ asyncpg's, and nothing was stored.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sized
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -27,7 +27,6 @@ INSIST_TRIES: Final = 3
 # Together about the time that Postgres needs to come back after a crash.
 UNKNOWN_TRIES: Final = 20
 UNKNOWN_WAIT_SECONDS: Final = 0.25
-FEW_JOBS: Final = 32
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Pooled"
 Row = asyncpg.Record
@@ -98,8 +97,8 @@ class Database:
     async def connection(self, *, planned_once: bool = False) -> AsyncIterator[Statements]:
         """Lend a connection; each statement on it commits by itself.
 
-        With `planned_once` no statement is planned anew, and none may walk a table: for those about `few` jobs, and for
-        those that need no more than ids however many there are.
+        With `planned_once` no statement is planned anew, whatever has become of the tables: for those that join nothing
+        with a table that may grow.
         """
         connection = await self._lend(planned_once=planned_once)
         whole = False
@@ -168,11 +167,6 @@ class Database:
             return await self._connections.lend(planned_once=planned_once)
         except _REFUSED as error:
             raise StorageUnavailable(f"Postgres does not answer: {error!r}") from error
-
-
-def few(jobs: Sized) -> bool:
-    """Return whether statements about these are run faster than they are planned, by whatever indexes."""
-    return len(jobs) <= FEW_JOBS
 
 
 def _is_unsent(error: Exception) -> bool:

@@ -18,9 +18,14 @@ WITH kinds AS (
                               number)
 ),
 matched AS MATERIALIZED (
-    SELECT s.id, s.worker_id, m.token
+    SELECT m.id, open.worker_id, m.token
     FROM unnest(:matched::bigint[], :tokens::bigint[]) AS m(id, token)
-    JOIN sessions s ON s.id = m.id AND s.closed_at IS NULL
+    -- by its id: a join, planned while there were few, would walk an index
+    CROSS JOIN LATERAL (
+        SELECT s.worker_id FROM sessions s
+        WHERE s.id = m.id AND CASE WHEN s.closed_at IS NULL THEN true ELSE false END
+        LIMIT 1
+    ) AS open
 ),
 input AS MATERIALIZED (
     SELECT nextval('jobs_id_seq') AS id, ordered.*
