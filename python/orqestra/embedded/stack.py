@@ -259,11 +259,13 @@ class Stack:
         }
 
     def _write_environment(self) -> None:
-        path = self.data_dir / "env"
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
+        # Whoever finds it finds all of it.
+        new = self.data_dir / "env.new"
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
         lines = [f"{name}={shlex.quote(text)}\n" for name, text in self._environment().items()]
-        path.write_text("".join(lines))
+        new.write_text("".join(lines))
+        new.replace(self.data_dir / "env")
 
     def _worker_part(self, number: int) -> Part:
         name = f"worker-{number}"
