@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -42,10 +43,7 @@ async def test_a_cancel_while_a_transaction_begins_stays_a_cancel(lossy: LossyPo
         task = asyncio.create_task(_transact(engine))
         await lossy.held.wait()
 
-        task.cancel()
-
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await give_up(task)
 
 
 @pytest.mark.parametrize("statement", ["BEGIN", "count_lapsed"])
@@ -106,9 +104,7 @@ async def test_a_connection_on_which_something_was_given_up_goes_back_to_the_poo
     giving_up = asyncio.create_task(postgres.fetch("count_lapsed"))
     try:
         await until_waiting(sql)
-        giving_up.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await giving_up
+        await give_up(giving_up)
         assert postgres._connections._at_hand == []
         await sql.execute("ROLLBACK")
 
@@ -123,11 +119,16 @@ async def test_a_change_of_plans_that_was_given_up_is_not_taken_for_one_or_the_o
         lossy.hold("enable_seqscan")
         changing = asyncio.create_task(_submit_nothing(engine))
         await lossy.held.wait()
-        changing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await changing
+        await give_up(changing)
 
         assert await backend_of(engine.database) != first
+
+
+async def give_up(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, which has to end as cancelled."""
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def _submit_nothing(engine: Engine) -> None:

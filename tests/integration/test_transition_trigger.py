@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from orqestra.model.lifecycle import RUN_TRANSITIONS, TERMINAL, TRANSITIONS, WAITING, RunState, State
-from orqestra.store.database import Connection
+from orqestra.store.connections import Connection
 from tests.support.transitions import SQLSTATE
 
 INSERT = """

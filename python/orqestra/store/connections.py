@@ -19,6 +19,7 @@ RELEASE_TIMEOUT_SECONDS: Final = 1.0
 IDLE_IN_TRANSACTION: Final = "10s"
 
 Pooled: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Pooled"
 
 # FATAL errors end the connection; they may come after a commit and before its answer.
 BROKEN: Final = (
@@ -32,6 +33,12 @@ BROKEN: Final = (
     OSError,
     TimeoutError,
 )
+
+
+def end(connection: Connection) -> None:
+    """End it for good; the pool, which does not always notice that it is closed, has its place again."""
+    with suppress(asyncpg.InterfaceError):  # it has left the pool
+        connection.terminate()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +99,7 @@ class Connections:
             await self._plan(connection, planned_once=planned_once)
         except BaseException:
             # Nobody knows how it plans now.
-            _end(connection)
+            end(connection)
             await self.take_back(connection, whole=False)
             raise
         return connection
@@ -106,13 +113,15 @@ class Connections:
 
     def _take_at_hand(self, *, planned_once: bool) -> "Pooled | None":
         """Return the last that was given back, if possible of those that plan as is wanted."""
-        for connection in (closed := [each for each in self._at_hand if not _is_open(each)]):
-            _end(connection)
-        self._at_hand = [each for each in self._at_hand if each not in closed]
-        places = range(len(self._at_hand))
-        fitting = (at for at in reversed(places) if self._plans_once(self._at_hand[at]) == planned_once)
-        at = next(fitting, len(places) - 1)
-        return self._at_hand.pop(at) if places else None
+        for closed in [each for each in self._at_hand if not _is_open(each)]:
+            end(closed)
+            self._at_hand.remove(closed)
+        if not self._at_hand:
+            return None
+        fitting = [each for each in self._at_hand if self._plans_once(each) == planned_once]
+        connection = (fitting or self._at_hand)[-1]
+        self._at_hand.remove(connection)
+        return connection
 
     def _plans_once(self, connection: Pooled) -> bool:
         return connection.get_server_pid() in self._planned_once
@@ -178,12 +187,6 @@ SELECT set_config('plan_cache_mode', 'force_custom_plan', false),
 
 async def _keep_state(_connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Spare the round trip that would undo session state: our statements leave none behind."""
-
-
-def _end(connection: Pooled) -> None:
-    """End it for good; that it is closed is not enough for the pool to have its place again."""
-    with suppress(asyncpg.InterfaceError):  # it has left the pool
-        connection.terminate()
 
 
 def _is_open(connection: Pooled) -> bool:

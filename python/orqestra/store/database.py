@@ -1,4 +1,4 @@
-"""The connections to Postgres, and what its errors mean.
+"""Queries and transactions on Postgres, and what its errors mean.
 
 A statement that fails because no connection could be had, or before it was sent, has certainly not run,
 and a transaction whose connection breaks before its COMMIT is sent has stored nothing
@@ -10,13 +10,13 @@ asyncpg's, and nothing was stored.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
 
 from orqestra.model.errors import OutcomeUnknown, StorageUnavailable
 from orqestra.service import retry_delay_seconds
-from orqestra.store.connections import BROKEN, Backend, Connections, Pooled
+from orqestra.store.connections import BROKEN, Backend, Connection, Connections, Pooled, end
 from orqestra.store.queries import Query, load_queries
 
 # A batch takes tens of milliseconds; a connection that is silent for so long is broken.
@@ -28,7 +28,6 @@ INSIST_TRIES: Final = 3
 UNKNOWN_TRIES: Final = 20
 UNKNOWN_WAIT_SECONDS: Final = 0.25
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Pooled"
 Row = asyncpg.Record
 T = TypeVar("T")
 
@@ -60,8 +59,7 @@ class Statements:
             if _is_unsent(error):
                 raise StorageUnavailable(f"the connection to Postgres was lost before {name}: {error!r}") from error
             # Back in the pool it would be another's: whoever ends this statement's backend would end that one's.
-            with suppress(asyncpg.InterfaceError):  # it is closed and has left the pool
-                self._connection.terminate()
+            end(self._connection)
             raise OutcomeUnknown(f"the connection to Postgres was lost during {name}: {error!r}") from error
 
     async def fetch_one(self, name: str, /, **values: Any) -> Row | None:
@@ -132,8 +130,7 @@ class Database:
                 cause = error.__cause__ if isinstance(error, OutcomeUnknown) else error
                 raise StorageUnavailable(f"the connection to Postgres was lost, nothing was stored: {error}") from cause
             # As after a statement: what ends its backend must not meet another's.
-            with suppress(asyncpg.InterfaceError):
-                connection.terminate()
+            end(connection)
             raise OutcomeUnknown(f"the connection to Postgres was lost during a COMMIT: {error!r}") from error
         finally:
             await self._connections.take_back(connection, whole=whole)

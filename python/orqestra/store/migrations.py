@@ -29,7 +29,7 @@ from orqestra.model.errors import (
     SchemaMismatch,
     StorageUnavailable,
 )
-from orqestra.store.database import Connection
+from orqestra.store.connections import Connection
 
 SHIPPED: Final[Traversable] = files("orqestra") / "migrations"
 CONNECT_SECONDS: Final = 10.0
