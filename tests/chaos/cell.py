@@ -184,6 +184,14 @@ class Stage:
             seconds,
         )
 
+    async def ended_up_to(self, job_id: int, seconds: float = DRAIN_SECONDS) -> None:
+        """Return once every job of this stage up to that one has ended."""
+        await self._until_sql(
+            "SELECT NOT EXISTS (SELECT FROM jobs WHERE id > $1 AND id <= $2 AND state <> ALL($3))",
+            (self.since_id, job_id, sorted(TERMINAL)),
+            seconds,
+        )
+
     async def ended_jobs(self, count: int, seconds: float = DRAIN_SECONDS) -> None:
         """Return once so many jobs of this stage have ended."""
         await self._until_sql(
@@ -225,13 +233,13 @@ class Stage:
         )
         return max(0.0, float(rows[0]["at"] or 0.0) - self.recovers_from)
 
-    async def drained(self, seconds: float = DRAIN_SECONDS) -> None:
-        """Return once every job of this stage and every run has ended."""
+    async def drained(self) -> None:
+        """Return once every job of this stage and every run has ended; nobody submits any more."""
         await self._until_sql(
             "SELECT NOT EXISTS (SELECT FROM jobs WHERE id > $1 AND state <> ALL($2))"
             " AND NOT EXISTS (SELECT FROM workflow_runs WHERE finished_at IS NULL) AND NOT EXISTS (SELECT FROM outbox)",
             (self.since_id, sorted(TERMINAL)),
-            seconds,
+            DRAIN_SECONDS,
         )
 
     async def worker_of(self, job_id: int) -> Worker:

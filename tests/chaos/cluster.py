@@ -63,6 +63,7 @@ class Cluster:
         self.redis = EmbeddedRedis(folder / "redis")
         self.control = Control(folder / "control")
         self.client_link = Proxy(self._live_servers)
+        self._first_server: Server | None = None
         self.servers: list[Server] = []
         self.workers: list[Worker] = []
         self.failed = False
@@ -142,6 +143,11 @@ class Cluster:
     def leftovers(self) -> list[str]:
         """Return the processes that belong to this cluster and should not be there any more."""
         return processes_of(str(self.folder))
+
+    def lead_client_to(self, server: Server) -> None:
+        """Have the client connect anew, to that server as long as it lives."""
+        self._first_server = server
+        self.client_link.reset()
 
     async def kill_postgres(self) -> None:
         """SIGKILL the postmaster and every backend of it: a crash, without a word to anybody."""
@@ -286,7 +292,8 @@ class Cluster:
         return self.folder / "logs" / f"{name}.log"
 
     def _live_servers(self) -> list[Target]:
-        return [Target(port=server.grpc_port) for server in self.servers if server.running]
+        servers = sorted(self.servers, key=lambda server: server is not self._first_server)
+        return [Target(port=server.grpc_port) for server in servers if server.running]
 
 
 def _listening(server: Server) -> list[Target]:

@@ -76,6 +76,14 @@ async def submit_one(stage: Stage) -> None:
     await stage.clients.submit("sleep", "0.05")
 
 
+async def submit_to_match(stage: Stage) -> None:
+    """Submit a job where a worker is: no other server matches directly, and after a kill all may be at one."""
+    cluster = stage.cluster
+    if len(cluster.servers) > 1:
+        cluster.lead_client_to(await stage.server_of(cluster.workers[0]))
+    await submit_one(stage)
+
+
 async def submit_soon(stage: Stage) -> None:
     """Submit a job that is due a moment later: it goes by way of Redis and a claim, not directly."""
     await stage.clients.submit("sleep", "0.05", delay_ms=1)
@@ -119,7 +127,7 @@ POINTS: Final = (
     KillPoint(number="K0", at=Point.SUBMIT_BEFORE_TX, provoke=submit_one, subset="S"),
     KillPoint(number="K1", at=Gate.SUBMIT, provoke=submit_one, subset="S PG"),
     KillPoint(number="K2", at=Point.SUBMIT_BEFORE_REPLY, provoke=submit_one, subset="S2"),
-    KillPoint(number="K2", at=Point.DIRECT_STORED, provoke=submit_one, victims=WITH_WORKERS, subset="S W"),
+    KillPoint(number="K2", at=Point.DIRECT_STORED, provoke=submit_to_match, victims=WITH_WORKERS, subset="S W"),
     KillPoint(number="K3", at=Point.RELAY_READ, provoke=submit_soon),
     KillPoint(number="K4", at=Point.RELAY_PUSHED, provoke=submit_soon, subset="R"),
     KillPoint(number="K5", at=Point.TAKEN, provoke=submit_soon, subset="S"),
@@ -292,7 +300,7 @@ async def _halted(stage: Stage, point: KillPoint) -> AsyncIterator[_Halted]:
         case Point() as at:
             puppets = await _puppets(stage)
             # In company any job of the background may be the one, the first or a later one.
-            in_company = point.provoke is submit_one and not stage.cell.quiet
+            in_company = point.provoke in (submit_one, submit_to_match) and not stage.cell.quiet
             await halt(puppets, at, stage.chance.randrange(PASSES) if in_company else 0)
             try:
                 yield _Halted(stage, point, None)
