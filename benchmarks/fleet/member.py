@@ -23,11 +23,10 @@ from orqestra.v1.worker_pb2 import (
     Welcome,
     WorkerMessage,
 )
+from orqestra.worker.connection import OPTIONS
 
 WORK: Final = "/orqestra.v1.WorkerService/Work"
 BEATS_PER_LEASE: Final = 4
-# A connection each, as workers on machines of their own have.
-CHANNEL: Final = (("grpc.use_local_subchannel_pool", 1),)
 BROKEN: Final = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
 
@@ -46,7 +45,7 @@ class Member:
     """One worker on one stream."""
 
     def __init__(self, address: str, slots: int, tally: Tally) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
+        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
         work = self._channel.stream_stream(
             WORK,
             request_serializer=WorkerMessage.SerializeToString,

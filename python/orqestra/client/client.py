@@ -15,6 +15,7 @@ from orqestra.client.submit_calls import SubmitCalls
 from orqestra.client.submit_stream import submit_stream
 from orqestra.client.values import Cancelled, Chunk, Job, JobPage, Receipt, Worker
 from orqestra.client.workflows import Workflows
+from orqestra.flow_control import FLOW_CONTROL
 from orqestra.model import limits
 from orqestra.model.errors import InvalidInput
 from orqestra.model.job import JobSpec
@@ -27,6 +28,7 @@ RECONNECT_LAST_MS: Final = 500
 OPTIONS: Final = (
     ("grpc.max_send_message_length", limits.MESSAGE_BYTES),
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
+    *FLOW_CONTROL,
     # A lost host is noticed within 15 s. The server allows pings from 5 s on.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),

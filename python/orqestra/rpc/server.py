@@ -7,6 +7,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from orqestra.flow_control import FLOW_CONTROL
 from orqestra.model import limits
 from orqestra.model.errors import BadSettings
 from orqestra.rpc.jobs import JobsService
@@ -29,6 +30,7 @@ OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * limits.KIB),
+    *FLOW_CONTROL,
     # Below the interval of the clients' pings (10 s), or their jitter counts as an attack.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -14,6 +14,7 @@ import grpc.aio
 
 from orqestra import __version__
 from orqestra.clock import Clock
+from orqestra.flow_control import FLOW_CONTROL
 from orqestra.log import get_logger
 from orqestra.model import limits
 from orqestra.v1.worker_pb2 import Hello, LogsHello, Welcome
@@ -33,6 +34,7 @@ WORK: Final = "/orqestra.v1.WorkerService/Work"
 OPTIONS: Final = (
     ("grpc.max_send_message_length", limits.MESSAGE_BYTES),
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
+    *FLOW_CONTROL,
     # A lost host is noticed within 15 s. The server allows pings from 5 s on.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),

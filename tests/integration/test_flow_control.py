@@ -1,0 +1,46 @@
+"""What gRPC says beside our messages: thousands of idle workers pay for each packet of it."""
+
+from typing import Any
+
+import grpc
+import pytest
+
+from orqestra.client.client import OPTIONS as CLIENT
+from orqestra.model import limits
+from orqestra.v1.jobs_pb2 import GetJobRequest
+from orqestra.v1.jobs_pb2_grpc import JobsStub
+from orqestra.worker.connection import OPTIONS as WORKER
+from tests.support.frames import ACK, DATA, INITIAL_WINDOW_SIZE, PING, SETTINGS, Tap, tapped
+from tests.support.server import RunningServer
+
+CALLS = 5
+
+
+async def call(server: RunningServer, options: Any) -> Tap:
+    """Return what passed while calls were made one after the other over a connection with these options."""
+    job_id = await server.submit()
+    async with tapped(server.address) as tap, grpc.aio.insecure_channel(tap.address, options=options) as channel:
+        jobs: Any = JobsStub(channel)
+        for _ in range(CALLS):
+            await jobs.GetJob(GetJobRequest(id=job_id))
+        return tap
+
+
+@pytest.mark.parametrize("options", [CLIENT, WORKER], ids=["client", "worker"])
+async def test_no_ping_is_sent_for_what_is_read(server: RunningServer, options: Any) -> None:
+    tap = await call(server, options)
+    assert [len(tap.seen(DATA, up=up)) >= CALLS for up in (True, False)] == [True, True]
+    assert [tap.seen(PING, up=up) for up in (True, False)] == [[], []]
+
+
+@pytest.mark.parametrize("options", [CLIENT, WORKER], ids=["client", "worker"])
+async def test_a_batch_may_be_under_way_at_once_in_either_direction(server: RunningServer, options: Any) -> None:
+    tap = await call(server, options)
+    for up in (True, False):
+        told = [frame.settings for frame in tap.seen(SETTINGS, up=up) if not frame.flags & ACK]
+        assert told[-1][INITIAL_WINDOW_SIZE] == limits.BATCH_BYTES
+
+
+async def test_the_tap_sees_the_pings_of_a_caller_that_sends_them(server: RunningServer) -> None:
+    tap = await call(server, None)
+    assert tap.seen(PING, up=True)
