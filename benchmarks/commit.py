@@ -6,14 +6,16 @@ from typing import Any, Final
 
 SHOWN_CHARS: Final = 12
 ROOT: Final = Path(__file__).resolve().parent.parent
+# What was measured just before does not change what is measured.
+NOT_FIGURES: Final = (".", ":!benchmarks/results", ":!benchmarks/README.md")
 
 
 def commit() -> dict[str, Any] | None:
-    """Return its id, and whether files differ from it; None where there is no git, or no repository."""
+    """Return its id, and whether files differ from it, figures aside; None where there is no git, or no repository."""
     try:
         found = [
-            subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-            for words in (("git", "rev-parse", "HEAD"), ("git", "status", "--porcelain", "--untracked-files=no"))
+            subprocess.run(("git", *words), cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no", *NOT_FIGURES))
         ]
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -21,6 +21,7 @@ from benchmarks.bare import Sql
 from benchmarks.measuring import Beside, Load, compare, measure
 from orqestra._dispatch import spawn_limit
 from orqestra.bench import load
+from orqestra.bench.cycle import PAYLOAD
 from orqestra.bench.limit import raw_cycle
 from orqestra.bench.progress import Unseen
 from orqestra.client import Client
@@ -37,7 +38,7 @@ COMPLETED: Final = "SELECT count(*) FROM jobs WHERE id BETWEEN $1 AND $2 AND sta
 LIMIT_SECONDS: Final = 1.0
 LIMIT_THREADS: Final = 2
 
-NOOP: Final = JobSpec(type="noop", tags=(load.TAG,))
+NOOP: Final = JobSpec(type="noop", payload=PAYLOAD, tags=(load.TAG,))
 TRUE: Final = JobSpec(type="shell", payload=b'{"command": "true"}', tags=(load.TAG,))
 
 

@@ -1,8 +1,9 @@
 """Compare the ratios of a benchmark run with the last ones that were kept: `python -m tools.benchmark_compare`.
 
 Of each ratio of the newest file in `benchmarks/results/` the one before it is looked for in the older
-files, the newest first. One that is worse by more than the tolerance is a warning; with `--strict` it is
-the exit code too. Times are never compared: machines differ, and drift.
+files, the newest first; one that is to something else is another ratio. One that is worse by more than
+the tolerance is a warning; with `--strict` it is the exit code too. Times are never compared: machines
+differ, and drift.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tools.benchmark_ratios import Document, ratios
+from tools.benchmark_ratios import Document, besides, ratios
 
 RESULTS: Final = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 # What two runs of the same code differ by on a machine that has other work.
@@ -36,16 +37,15 @@ class Change:
 
 def changes(newest: Document, older: Sequence[tuple[str, Document]]) -> list[Change]:
     """Return what became of every ratio; `older` are files by name, the newest first."""
-    known: dict[str, tuple[float, str]] = {}
+    known: dict[tuple[str, str], tuple[float, str]] = {}
     for source, document in older:
         for name, ratio in ratios(document).items():
-            known.setdefault(name, (ratio, source))
-    return [
-        Change(
-            name=name, now=ratio, before=known[name][0] if name in known else None, source=known.get(name, (0, ""))[1]
-        )
-        for name, ratio in ratios(newest).items()
-    ]
+            known.setdefault((name, besides(document).get(name, "")), (ratio, source))
+    found = []
+    for name, ratio in ratios(newest).items():
+        before, source = known.get((name, besides(newest).get(name, "")), (None, ""))
+        found.append(Change(name=name, now=ratio, before=before, source=source))
+    return found
 
 
 def lines(found: Sequence[Change], tolerance: float) -> Iterator[str]:

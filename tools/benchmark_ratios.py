@@ -23,6 +23,12 @@ def ratios(document: Document) -> dict[str, float]:
     return found
 
 
+def besides(document: Document) -> dict[str, str]:
+    """Return what the ratios of a run are to, by the same labels, where they name it."""
+    benchmarks: list[Document] = document["benchmarks"]
+    return {label(each): each["extra_info"]["beside"] for each in benchmarks if "beside" in each["extra_info"]}
+
+
 def twins(benchmarks: Iterable[Document]) -> dict[str, dict[str, Document]]:
     """Return, by group, the benchmarks of what is there in Rust and in plain Python, by language."""
     groups: dict[str, dict[str, Document]] = {}

@@ -14,6 +14,7 @@ import click
 from benchmarks.bars import page
 from benchmarks.bars.bar import LONG, RUNS, Document
 from benchmarks.commit import commit
+from tools import benchmark_compare
 
 # How a run that is no scenario of `orqestra bench` is told where its figures go.
 FILE_OPTION = {"flat": "--out", "fleet": "--json"}
@@ -28,11 +29,13 @@ def main(*, runs: tuple[str, ...], rounds: int, keep: Path | None, render: bool)
     """Measure what the bars are about, keep the figures and write the table into benchmarks/README.md.
 
     A RUN is one of throughput, single, latency, backlog, delayed and shell, all of which are run if none is
-    named, or flat or fleet. With --keep the table is only printed.
+    named, or flat or fleet. What is a ratio is compared with what was kept before, and what got worse is warned of.
+    With --keep the table is only printed.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     results = keep or page.RESULTS
+    before = page.kept(results)
     failed = False
     for run in () if render else runs or [run for run in RUNS if run not in LONG]:
         found = measure(run, 1 if run in LONG else rounds)
@@ -41,7 +44,11 @@ def main(*, runs: tuple[str, ...], rounds: int, keep: Path | None, render: bool)
             results.mkdir(parents=True, exist_ok=True)
             document = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "commit": commit(), "rounds": found}
             (results / f"{run}.json").write_text(json.dumps(document, indent=1) + "\n")
-    print(page.table(page.kept(results)), end="")
+    now = page.kept(results)
+    print(page.table(now), end="")
+    changed = page.changes({run: now[run] for run in now if now[run] != before.get(run)}, before)
+    if changed:
+        print("\n".join(("", *benchmark_compare.lines(changed, benchmark_compare.TOLERANCE))))
     if keep is None:
         page.write()
     click.get_current_context().exit(int(failed))

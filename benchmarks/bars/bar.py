@@ -13,6 +13,7 @@ from tools.benchmark_ratios import ratios
 Document = dict[str, Any]
 Find = Callable[[Document], float | None]
 
+STREAMS: Final = 2000
 # What is started as `python -m`, without the option that names a file for the figures.
 BENCH: Final = ("orqestra", "bench")
 RUNS: Final[Mapping[str, Sequence[str]]] = {
@@ -23,14 +24,13 @@ RUNS: Final[Mapping[str, Sequence[str]]] = {
     "delayed": (*BENCH, "delayed", "--jobs", "10000"),
     "shell": (*BENCH, "shell"),
     "flat": ("benchmarks.flat", *FLAT_CASES),
-    "fleet": ("benchmarks.fleet", "--streams", "2000"),
+    "fleet": ("benchmarks.fleet", "--streams", "2", str(STREAMS)),
 }
 # These take long, and run if they are named.
 LONG: Final = ("flat", "fleet")
 # Kept elsewhere: by `make bench`, by `make bench-peers`.
 MICRO: Final = "micro"
 PEERS: Final = "peers"
-STREAMS: Final = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,10 @@ def _at(*names: str) -> Find:
         return None if value is None else float(value)
 
     return find
+
+
+def _to_xargs(document: Document) -> float:
+    return float(document["jobs_per_s"]) / float(document["xargs_per_s"])
 
 
 def _of_peer(name: str) -> Find:
@@ -137,6 +141,7 @@ BARS: Final[Sequence[Bar]] = (
     Bar(name="a backlog of 1,000,000, to 10,000", run="backlog", find=_at("drain_ratio"), bar=0.9, aim=1.0),
     _latency("lateness, 10,000 due within a second", "delayed", "p99", 100, 30),
     Bar(name="short commands, to bare threads", run="shell", find=_at("ratio"), bar=0.7, aim=0.85),
+    Bar(name="short commands, to xargs -P2", run="shell", find=_to_xargs, bar=1.0),
     *_matcher(),
     *(Bar(name=f"flat: {case}", run="flat", find=_of_case(case), bar=AT_LEAST) for case in FLAT_CASES),
     *_fleet(),

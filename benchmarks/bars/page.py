@@ -9,6 +9,7 @@ from benchmarks.bars.bar import BARS, MICRO, PEERS, RUNS, Bar, Document
 from benchmarks.commit import told
 from benchmarks.peers import page as peers_page
 from tools import benchmark_tables
+from tools.benchmark_compare import Change
 
 BENCHMARKS: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = BENCHMARKS / "README.md"
@@ -49,18 +50,32 @@ def sources(found: Kept) -> str:
     )
 
 
+def changes(now: Kept, before: Kept) -> list[Change]:
+    """Return what became of the ratios among the bars of the runs in `now`; times of another day say nothing."""
+    found = []
+    for bar in BARS:
+        if bar.unit or bar.run not in now or (seen := _seen(bar, now)) is None:
+            continue
+        found.append(Change(name=bar.name, now=seen, before=_seen(bar, before), source="what was kept"))
+    return found
+
+
 def write() -> None:
     """Rewrite the page from what is kept."""
     PAGE.write_text(page(PAGE.read_text(), kept()))
 
 
 def _row(bar: Bar, found: Kept) -> tuple[str, ...]:
-    seen = bar.seen(_rounds(bar.run, found[bar.run][1])) if bar.run in found else None
+    seen = _seen(bar, found)
     least = f"at most {_figure(bar, bar.bar)}" if bar.less_is_better else _figure(bar, bar.bar)
     head = (bar.name, least, "" if bar.aim is None else _figure(bar, bar.aim))
     if seen is None:
         return (*head, "not measured", "")
     return (*head, _figure(bar, seen), "yes" if bar.holds(seen) else "no")
+
+
+def _seen(bar: Bar, found: Kept) -> float | None:
+    return bar.seen(_rounds(bar.run, found[bar.run][1])) if bar.run in found else None
 
 
 def _rounds(run: str, document: Document) -> Sequence[Document]:

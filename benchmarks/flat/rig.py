@@ -11,13 +11,14 @@ import asyncpg
 
 from benchmarks.flat.report import Round
 from orqestra.bench import load, processes
+from orqestra.bench.cycle import PAYLOAD
 from orqestra.bench.processes import Accounts, Root, look, usages
 from orqestra.bench.progress import Unseen
 from orqestra.client import Client, JobSpec
 from orqestra.embedded.stack import Stack
 
 WORKERS = 2
-NOOP = JobSpec(type="noop", tags=(load.TAG,))
+NOOP = JobSpec(type="noop", payload=PAYLOAD, tags=(load.TAG,))
 STOP_SECONDS = 6.0
 # The part of a round's jobs up to which old pages count as full, and after how many rounds that is given up.
 LITTLE = 0.05

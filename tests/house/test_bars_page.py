@@ -65,6 +65,27 @@ def test_a_run_without_a_figure_was_not_measured() -> None:
     assert row("flat: held", [{"cases": [{"case": "finished", "ratio": 1.0}]}])[-2:] == ["not measured", ""]
 
 
+def test_ratios_are_compared_with_what_was_kept_and_times_are_not() -> None:
+    before: page.Kept = {
+        "throughput": (FILE, {"rounds": [{"ratio": 0.8}]}),
+        "latency": (FILE, {"rounds": [{"latency_ms": {"p50": 1.0, "p99": 2.0}}]}),
+    }
+    now: page.Kept = {
+        **before,
+        "throughput": (FILE, {"rounds": [{"ratio": 0.6}]}),
+        "shell": (FILE, {"rounds": [{"ratio": 0.7, "jobs_per_s": 150.0, "xargs_per_s": 100.0}]}),
+    }
+
+    found = page.changes(now, before)
+
+    assert [(change.name, change.before, change.now) for change in found] == [
+        (RATIO, 0.8, 0.6),
+        ("short commands, to bare threads", None, 0.7),
+        ("short commands, to xargs -P2", None, 1.5),
+    ]
+    assert [change.is_worse(0.15) for change in found] == [True, False, False]
+
+
 def test_figures_are_found_in_what_cases_streams_and_queues_have() -> None:
     cases = [{"case": "finished", "ratio": 0.5}, {"case": "held", "ratio": 0.95}]
     fleet = [

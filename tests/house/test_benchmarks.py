@@ -168,6 +168,18 @@ def test_a_ratio_is_compared_with_the_newest_before_it_that_has_one() -> None:
     )
 
 
+def test_a_ratio_to_something_else_is_not_compared() -> None:
+    newest, older = kept(), kept()
+    statement(older)["extra_info"] |= {"beside": "a faster thing", "ratio": 5.0}
+
+    found = benchmark_compare.changes(newest, [("older", older)])
+
+    assert {change.name: change.before for change in found} == {
+        "store: statement, claim, 1000 a statement": None,
+        "outbox: encode": pytest.approx(9.99, abs=0.01),
+    }
+
+
 @pytest.mark.parametrize(("ratio", "is_worse"), [(0.8, False), (0.86, False), (0.84, True)])
 def test_a_ratio_may_differ_by_the_tolerance(ratio: float, is_worse: bool) -> None:
     change = benchmark_compare.Change(name="it", now=ratio, before=0.8 if ratio == 0.8 else 1.0, source="a file")

@@ -1,11 +1,14 @@
 """What people see of a benchmark."""
 
+import io
+import sys
 from typing import Any
 
 import pytest
 
+from orqestra.bench.progress import Unseen
 from orqestra.bench.report import Latencies, Report, Usage, Verdict
-from orqestra.cli.bench_view import print_report
+from orqestra.cli.bench_view import Bar, print_report, progress_bar
 
 SOME = Latencies(p50=1.0, p95=2.0, p99=3.0, p999=4.0, max=1234.56)
 
@@ -60,3 +63,35 @@ def test_processes_are_shown_with_what_they_took_of_a_job(capsys: pytest.Capture
     shown = lines(capsys, processes=[Usage(name="server", cpu_s=0.5, rss_mb=81.4)])
 
     assert shown["server"].split() == ["0.50", "500", "81"]
+
+
+class Terminal(io.StringIO):
+    """Stands for stderr on a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_a_bar_shows_what_is_done_and_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+
+    with progress_bar() as progress:
+        assert isinstance(progress, Bar)
+        progress.begin("jobs done", 1000)
+        progress.reached(400)
+
+    assert "jobs done" in terminal.getvalue()
+    assert "400/1000" in terminal.getvalue()
+
+
+def test_where_nobody_looks_no_bar_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", output)
+
+    with progress_bar() as progress:
+        assert isinstance(progress, Unseen)
+        progress.begin("jobs done", 1000)
+
+    assert output.getvalue() == ""

@@ -23,7 +23,8 @@ from orqestra.store.queries import load_queries
 
 BATCH_JOBS: Final = 1000
 CONNECTIONS: Final = 2
-PAYLOAD: Final = b"." * 100
+# 100 bytes, and JSON: the jobs that are measured beside it have the same.
+PAYLOAD: Final = b'{"data": "' + b"." * 88 + b'"}'
 # Each connection has ids of its own from here on.
 IDS: Final = 10**9
 PRIORITY: Final = 4

@@ -12,7 +12,7 @@ from typing import Any, Final
 from orqestra.bench import audit, limit, load
 from orqestra.bench.audit import NO_FATES, Fate, Outcome
 from orqestra.bench.cycle import BATCH_JOBS as CYCLE_JOBS
-from orqestra.bench.cycle import CONNECTIONS
+from orqestra.bench.cycle import CONNECTIONS, PAYLOAD
 from orqestra.bench.machine import machine, versions
 from orqestra.bench.measure import Measured
 from orqestra.bench.processes import Root
@@ -54,8 +54,8 @@ class Stage:
 
     @property
     def spec(self) -> JobSpec:
-        """A job that does nothing."""
-        return JobSpec(type=JobType.NOOP, queue=self.fleet.queue, tags=(load.TAG,))
+        """A job that does nothing, with as much to carry as a row of the limit."""
+        return JobSpec(type=JobType.NOOP, payload=PAYLOAD, queue=self.fleet.queue, tags=(load.TAG,))
 
     async def cycles_per_s(self) -> float | None:
         """Return the limit; None if there is no Postgres to measure it on."""
@@ -95,6 +95,7 @@ class Stage:
                 "slots": self.fleet.crew.workers * self.fleet.crew.slots,
                 "batch_jobs": load.BATCH_JOBS,
                 "callers": load.CALLERS,
+                "payload_bytes": len(PAYLOAD),
                 "limit_batch_jobs": CYCLE_JOBS,
                 "limit_connections": CONNECTIONS,
                 "limit_seconds": self.system.limits.seconds,
