@@ -628,7 +628,7 @@ class Exit:
     command's.
 
     If it was not started (`spawn_failed`), `error` is a sentence, `errno` the error, and `stage` where it
-    happened: `command` (can't be expressed), `user`, `cwd` and `exec`, mostly the command's own fault;
+    happened: `command` (can't be expressed), `user`, `limit`, `cwd` and `exec`, mostly the command's own fault;
     `directory`, `stdin`, `pipe`, `fork`, `setup` and `watch`, this machine's.
 
     `stdout` and `stderr` are what was kept, byte-exact; `stdout_bytes` and `stderr_bytes` how much came;

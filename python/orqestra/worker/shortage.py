@@ -52,7 +52,7 @@ def check_slots(slots: int) -> None:
     needed = slots * SLOT_DESCRIPTORS + WORKER_DESCRIPTORS
     if needed > most:
         possible = (most - WORKER_DESCRIPTORS) // SLOT_DESCRIPTORS
+        fewer = f", or use --slots {possible}" if possible >= 1 else ""
         raise StartFailed(
-            f"{slots} slots need {needed} descriptors and the hard limit is {most}: "
-            f"raise it (ulimit -Hn), or use --slots {max(possible, 1)}"
+            f"--slots {slots} needs {needed} descriptors and the hard limit is {most}: raise it (ulimit -Hn){fewer}"
         )

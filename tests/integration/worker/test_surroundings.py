@@ -4,7 +4,11 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from orqestra.v1.worker_pb2 import Assignment
 from orqestra.worker.surroundings import Surroundings
@@ -14,10 +18,23 @@ from tests.support.working import worker_process, working
 
 NOBODY = "nobody"
 NOBODY_UID = 65534
+TREE = Path("/sys/fs/cgroup/cgroup.controllers")
+CONTROLLERS = TREE.read_text().split() if TREE.exists() else []
 
 
 def payload(command: str, **fields: object) -> bytes:
     return json.dumps({"command": command, **fields}).encode()
+
+
+@contextmanager
+def a_process_of(user: str) -> Iterator[None]:
+    """Have a user run something meanwhile, if we may start it for him."""
+    command = ["sleep", "60"]
+    with subprocess.Popen(command, user=user) if os.geteuid() == 0 else subprocess.Popen(command) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 async def run(peer: Peer, state: Path, job: Assignment, surroundings: Surroundings) -> tuple[bytes, str, str]:
@@ -49,6 +66,55 @@ async def test_a_user_that_the_worker_does_not_name_is_refused(peer: Peer, tmp_p
 
     assert (stdout, reason) == (b"", "spawn_failed")
     assert error == "payload.run_as: 'nobody' is not among ORQESTRA_RUN_AS here: backup"
+
+
+@pytest.mark.parametrize(
+    ("run_as", "error"),
+    [
+        ("not-there", "there is no user 'not-there' on this worker"),
+        ("987654", "user 987654 has no entry here and so no group: write user:group"),
+        (f"{NOBODY}:not-there", "there is no group 'not-there' on this worker"),
+    ],
+)
+async def test_whom_the_machine_does_not_know_is_told_and_runs_nothing(
+    peer: Peer, tmp_path: Path, run_as: str, error: str
+) -> None:
+    ran = tmp_path / "ran"
+    job = assignment(1, payload=payload(f"touch {ran}", run_as=run_as))
+
+    async with working(peer, tmp_path, surroundings=Surroundings(run_as=(run_as,))):
+        session = await peer.welcomed()
+        await session.assign(job)
+        result = await session.result(1)
+
+    assert (result.ok, result.reason, result.exit_code) == (False, "spawn_failed", 126)
+    assert result.error == f"payload.run_as: {error}"
+    assert not ran.exists()
+
+
+async def test_a_job_whose_user_has_more_processes_than_it_allows_fails_and_nothing_is_short(peer: Peer) -> None:
+    job = assignment(1, payload=payload("true", run_as=NOBODY, cwd="/", limits={"processes": 1}))
+    another = assignment(2, payload=payload("true", run_as=NOBODY, cwd="/"))
+    options = {"surroundings": Surroundings(run_as=(NOBODY,))}
+
+    with tempfile.TemporaryDirectory() as state, a_process_of(NOBODY):
+        async with working(peer, Path(state), state_dir=Path(state), **options):
+            session = await peer.welcomed()
+            await session.assign(job)
+            result = await session.result(1)
+            await session.assign(another)
+            other = await session.result(2)
+
+    if os.geteuid() != 0:
+        assert {result.reason, other.reason} == {"spawn_failed"}
+    elif "pids" in CONTROLLERS:
+        # Its own processes alone are counted.
+        assert (result.reason, other.reason) == ("exited", "exited")
+    else:
+        assert (result.reason, result.exit_code) == ("spawn_failed", 126)
+        assert result.error.startswith("limit EAGAIN: its user has more processes than its limit allows")
+        # The worker goes on taking work at once.
+        assert other.reason == "exited"
 
 
 async def test_ceilings_hold_for_who_asks_for_more_and_for_who_asks_for_nothing(peer: Peer, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """From the end of a command to what is told of it, and how large output is cut."""
 
+import errno
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +12,26 @@ from hypothesis import strategies as st
 from orqestra.model.limits import OUTPUT_CHUNK_BYTES, OUTPUT_HEAD_BYTES, OUTPUT_TAIL_BYTES
 from orqestra.v1.jobs_pb2 import STREAM_STDERR, STREAM_STDOUT
 from orqestra.v1.worker_pb2 import Assignment, AttemptRef, Result
-from orqestra.worker.outcome import Finished, Piece, outcome, pieces
+from orqestra.worker import portable
+from orqestra.worker.outcome import Finished, HandBack, Piece, outcome, pieces
 from orqestra.worker.supervised import Exit, Supervisor
+from tests.support import worker_peer
 from tests.support.supervising import exits, run, seen, shell, supervision
 
 ASSIGNMENT = Assignment(attempt=AttemptRef(job_id=1, fence=1, token=1), timeout_ms=50)
+
+
+SHORTAGES = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC")
+FAULTS = [
+    ("exec", "ENOENT", 127),
+    ("exec", "EACCES", 126),
+    ("exec", "E2BIG", 126),
+    ("exec", "ENOTDIR", 126),
+    ("exec", "ELOOP", 126),
+    ("cwd", "ENOENT", 126),
+    ("cwd", "EACCES", 126),
+    ("user", "EPERM", 126),
+]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +112,31 @@ def test_a_job_that_cannot_be_run_fails_as_in_a_shell(
 
     assert (result.ok, result.reason, result.exit_code) == (False, "spawn_failed", exit_code)
     assert result.error
+
+
+def refused(stage: str, error: str) -> Finished | HandBack:
+    """Return what is told of a command that was not started; the end of one can be made by hand of the fallback's."""
+    told_of: Any = portable.Exit(
+        key=1, tag=b"", reason="spawn_failed", stage=stage, errno=getattr(errno, error), error=f"{stage}: {error}"
+    )
+    return outcome(told_of, worker_peer.shell(1, "true"), returning=False)
+
+
+@pytest.mark.parametrize("error", SHORTAGES)
+def test_what_the_machine_lacks_to_run_a_program_is_not_the_jobs_fault(error: str) -> None:
+    handed_back = refused("exec", error)
+
+    assert isinstance(handed_back, HandBack)
+    assert handed_back.shortage
+
+
+@pytest.mark.parametrize(("stage", "error", "exit_code"), FAULTS)
+def test_what_a_job_asks_for_and_cannot_have_is_its_own_fault(stage: str, error: str, exit_code: int) -> None:
+    failed = refused(stage, error)
+
+    assert isinstance(failed, Finished)
+    result = Result.FromString(failed.result)
+    assert (result.ok, result.reason, result.exit_code) == (False, "spawn_failed", exit_code)
 
 
 @pytest.mark.everywhere

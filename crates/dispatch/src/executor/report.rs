@@ -56,7 +56,7 @@ impl Reason {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The step that failed: `command`, `directory`, `stdin`, `pipe`, `fork`, `setup`, `user`, `cwd`,
-    /// `exec` or `watch`; `reap` for a command that ran.
+    /// `limit`, `exec` or `watch`; `reap` for a command that ran.
     pub stage: &'static str,
     /// The error of the system.
     pub errno: i32,

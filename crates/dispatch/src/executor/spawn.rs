@@ -179,7 +179,7 @@ impl Spawner {
             entrance.map_err(|error| refused("fork", "cannot open its group", &error))?;
         let entrance = entrance.as_deref();
         let child = child::start(program, &standard, entrance, &self.signals, &mut self.stack)
-            .map_err(|refusal| explain(command, &refusal))?;
+            .map_err(|refusal| explain(command, program, &refusal))?;
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -202,9 +202,15 @@ pub fn refused(stage: &'static str, what: &str, error: &io::Error) -> Failure {
 }
 
 /// A failure of the child, told with the path that it is about.
-fn explain(command: &Command, refusal: &Refusal) -> Failure {
+fn explain(command: &Command, program: &Program, refusal: &Refusal) -> Failure {
     let error = io::Error::from_raw_os_error(refusal.errno);
     match refusal.step {
+        // The kernel refuses no exec with this error for want of anything else.
+        Step::Exec if refusal.errno == libc::EAGAIN && program.limits_processes() => refused(
+            "limit",
+            "its user has more processes than its limit allows",
+            &error,
+        ),
         Step::Fork => refused("fork", "cannot make a process", &error),
         Step::Setup => refused("setup", "cannot set up its process", &error),
         Step::User => {

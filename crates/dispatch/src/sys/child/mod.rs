@@ -46,6 +46,15 @@ pub struct Program {
     pub oom_score: Option<&'static CStr>,
 }
 
+impl Program {
+    /// Whether it is bound in how many processes its user may have.
+    #[must_use]
+    pub fn limits_processes(&self) -> bool {
+        let mut limits = self.limits.iter();
+        limits.any(|limit| limit.resource == libc::RLIMIT_NPROC)
+    }
+}
+
 /// A bound on one resource. What is above the hard limit that we have ourselves is as good as that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
