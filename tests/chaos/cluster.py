@@ -145,7 +145,7 @@ class Cluster:
         return processes_of(str(self.folder))
 
     def lead_client_to(self, server: Server) -> None:
-        """Have the client connect anew, to that server as long as it lives."""
+        """Have the client connect anew, until `heal` to that server as long as it lives."""
         self._first_server = server
         self.client_link.reset()
 
@@ -162,6 +162,7 @@ class Cluster:
     async def heal(self) -> None:
         """Bring back all that is down or bad; return once it is whole."""
         self.client_link.heal()
+        self._first_server = None
         for server in self.servers:
             server.links.postgres.heal()
             server.links.redis.heal()

@@ -77,7 +77,10 @@ async def submit_one(stage: Stage) -> None:
 
 
 async def submit_to_match(stage: Stage) -> None:
-    """Submit a job where a worker is: no other server matches directly, and after a kill all may be at one."""
+    """Submit a job where a worker is: no other server matches directly, and after a kill all may be at one.
+
+    What the background submits at that moment has keys, and is submitted again.
+    """
     cluster = stage.cluster
     if len(cluster.servers) > 1:
         cluster.lead_client_to(await stage.server_of(cluster.workers[0]))

@@ -39,6 +39,11 @@ class Tap:
         self.address = address
         self.frames: list[Frame] = []
 
+    def settings(self, *, up: bool) -> dict[int, int]:
+        """Return what one side has set by now: each SETTINGS frame tells what has changed."""
+        told = [frame.settings for frame in self.seen(SETTINGS, up=up) if not frame.flags & ACK]
+        return {number: value for settings in told for number, value in settings.items()}
+
     def seen(self, kind: int, *, up: bool) -> list[Frame]:
         """Return the frames of a kind that have passed in one direction."""
         return [frame for frame in self.frames if frame.kind == kind and frame.up is up]
@@ -50,12 +55,16 @@ async def tapped(address: str) -> AsyncIterator[Tap]:
     host, _, port = address.rpartition(":")
     connections: set[asyncio.Task[None]] = set()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(host, int(port))
-        for pump in (_pump(tap, reader, back, up=True), _pump(tap, there, writer, up=False)):
-            task = asyncio.create_task(pump)
-            connections.add(task)
-            task.add_done_callback(connections.discard)
+        async with asyncio.TaskGroup() as pumps:
+            pumps.create_task(_pump(tap, reader, back, up=True))
+            pumps.create_task(_pump(tap, there, writer, up=False))
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.create_task(connect(reader, writer))
+        connections.add(connection)
+        connection.add_done_callback(connections.discard)
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     tap = Tap("127.0.0.1:{1}".format(*server.sockets[0].getsockname()))
@@ -63,10 +72,10 @@ async def tapped(address: str) -> AsyncIterator[Tap]:
         yield tap
     finally:
         server.close()
-        pumps = list(connections)
-        for task in pumps:
-            task.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
+        open_ones = list(connections)
+        for connection in open_ones:
+            connection.cancel()
+        await asyncio.gather(*open_ones, return_exceptions=True)
 
 
 async def _pump(tap: Tap, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
