@@ -18,25 +18,36 @@ import pytest
 import pytest_asyncio
 
 from orqestra.client import Job, JobSpec, JobType, OutputStream, RetryPolicy, new_key
-from orqestra.model.lifecycle import State
-from orqestra.model.limits import OUTPUT_HEAD_BYTES, OUTPUT_TAIL_BYTES
+from orqestra.model.lifecycle import RunState, State
+from orqestra.model.limits import KIB, OUTPUT_HEAD_BYTES, OUTPUT_TAIL_BYTES, PREVIOUS_OUTPUT_BYTES
 from orqestra.model.report import Reason
 from tests.support.processes import gone
 from tests.support.system import System, running_system, shell
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WORKERS = 2
 SLOTS = 4
 CANARY = "ORQ_TEST_CANARY"
+# More than one argument or variable of a program may have, which is 128 KiB.
+LARGE_BYTES = 300 * KIB
+RELAY = f"""\
+name: relay
+steps:
+  - command: seq 1 100000 | head -c {LARGE_BYTES}
+  - command: cat "$ORQESTRA_PREVIOUS_OUTPUT_FILE"; printf %s "${{PREVIOUS_OUTPUT}}" >&2
+"""
 # Due times are kept within 50 ms. What is beyond is for a machine that runs other tests too.
 DUE_SECONDS = 0.05
 BUSY_SECONDS = 1.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system() -> AsyncIterator[System]:
-    settings = {CANARY: "a secret of the worker"}
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    workflows = tmp_path_factory.mktemp("workflows")
+    (workflows / "relay.yaml").write_text(RELAY)
+    settings = {CANARY: "a secret of the worker", "WORKFLOWS_DIR": str(workflows)}
     async with running_system(workers=WORKERS, slots=SLOTS, settings=settings) as running:
         yield running
 
@@ -104,6 +115,23 @@ async def test_of_huge_output_head_tail_and_total_are_kept(system: System) -> No
     chunks = [chunk async for chunk in system.client.output(job.id) if chunk.stream is OutputStream.STDOUT]
     assert b"".join(chunk.data for chunk in chunks) == kept
     assert all(whole[chunk.offset :].startswith(chunk.data) for chunk in chunks)
+
+
+async def test_a_step_sees_all_of_a_previous_output_that_no_variable_could_hold(system: System) -> None:
+    run = await system.client.workflows.trigger("relay")
+
+    async def has_ended() -> bool:
+        return (await system.client.workflows.run(run.id)).ended
+
+    await until(has_ended)
+    ended = await system.client.workflows.run(run.id)
+
+    assert ended.status is RunState.COMPLETED
+    assert ended.steps[1].job is not None
+    job = await system.client.get(ended.steps[1].job.id)
+    whole = _seq(100_000)[:LARGE_BYTES]
+    assert (len(job.output.stdout), job.output.stdout) == (LARGE_BYTES, whole)
+    assert job.output.stderr == whole[:PREVIOUS_OUTPUT_BYTES]
 
 
 async def test_binary_output_comes_back_as_it_was(system: System) -> None:

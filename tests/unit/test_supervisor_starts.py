@@ -2,14 +2,18 @@
 
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orqestra.model.errors import StartFailed
 from orqestra.worker.supervision import LOG_BYTES, SOCKET
-from tests.support.supervising import exits, program, run, seen, shell, supervision
+from tests.support.supervising import ends, exits, pids, program, run, seen, shell, supervision
 
 # It answers with these bytes over its line, and waits until the line is closed.
 IMPOSTOR = """
@@ -138,3 +142,43 @@ def test_what_commands_of_a_killed_supervisor_left_is_removed(tmp_path: Path) ->
 
         assert again.incarnation != supervisor.incarnation
         assert list(jobs.iterdir()) == []
+
+
+def test_what_commands_of_a_killed_supervisor_started_is_ended_without_control_groups_too(tmp_path: Path) -> None:
+    # given a supervisor that can make no groups, and a process in a session of its own
+    with supervision(tmp_path, command=without_groups(program())) as kept, stranger() as unmarked:
+        supervisor = kept.open()
+        script = "setsid nohup sh -c 'echo $$; exec sleep 1000' & exec sleep 600"
+        supervisor.start([shell(script, key=1, directory=bytes(tmp_path / "jobs"))])
+        (left,) = pids(supervisor, [1])
+        assert groups_of(left) == groups_of(supervisor.pid)
+
+        # when it is killed, which that process outlives
+        os.kill(supervisor.pid, signal.SIGKILL)
+        kept.lost()
+        assert psutil.pid_exists(left)
+
+        # then the next one ends it, and nothing else
+        kept.open()
+        ends(left)
+        assert unmarked.poll() is None
+
+
+def without_groups(words: Sequence[str]) -> tuple[str, ...]:
+    """Return a command that runs where no control groups are to be seen. Takes root, as they are unmounted."""
+    return ("unshare", "--mount", "sh", "-c", 'umount --all --types cgroup2 && exec "$@"', "sh", *words)
+
+
+def groups_of(pid: int) -> str:
+    """Return in which control groups a process is."""
+    return Path(f"/proc/{pid}/cgroup").read_text()
+
+
+@contextmanager
+def stranger() -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that no supervisor has started."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

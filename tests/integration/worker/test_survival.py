@@ -4,8 +4,11 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orqestra.v1 import worker_pb2 as pb
@@ -46,6 +49,27 @@ async def stored_output(session: Session) -> bytes:
     ack = pb.OutputAck(attempt=piece.attempt, stream=piece.stream, offset=piece.offset, stored=True)
     await session.send(output_ack=ack)
     return bytes(piece.data)
+
+
+@asynccontextmanager
+async def stranger(**environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that no worker has started."""
+    process = await asyncio.create_subprocess_exec("sleep", "1000", env=environment)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def group_held_by(supervisor: int, incarnation: str) -> Path | None:
+    """Return the control group in which this supervisor puts its commands, if it can make groups here."""
+    for descriptor in Path(f"/proc/{supervisor}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed while we looked
+            if (link := descriptor.readlink()).name == f"orqestra-{incarnation}":
+                return link
+    return None
 
 
 async def ended(process: asyncio.subprocess.Process) -> None:
@@ -199,6 +223,45 @@ async def test_a_supervisor_that_is_killed_is_replaced(peer: Peer, tmp_path: Pat
     assert session.waiting("results") == 0
     assert starts(journal) == Counter([1, 2, 3])
     assert process.returncode == 0
+
+
+async def test_what_commands_of_a_killed_supervisor_left_is_gone_and_strangers_are_not(
+    peer: Peer, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    jobs = state / "worker-0" / "jobs"
+    other = {"ORQESTRA_TMPDIR": str(state / "worker-1" / "jobs" / "1")}
+    async with (
+        worker_process(peer, "--state-dir", str(state)),
+        stranger() as unmarked,
+        stranger(**other) as of_another_worker,
+    ):
+        # given a command with processes in sessions of their own; in a control group, one does without its environment
+        session = await peer.session()
+        first = await session.welcome()
+        supervisor = supervisor_pid(state / "worker-0")
+        group = group_held_by(supervisor, first.incarnation)
+        ways = ["setsid nohup", "setsid env -i"] if group is not None else ["setsid nohup"]
+        files = [tmp_path / f"left-{number}" for number in range(len(ways))]
+        leave = "exec sleep 1000 >/dev/null 2>&1 </dev/null"
+        left = [f"{way} sh -c 'echo $$ > {file}; {leave}' &" for way, file in zip(ways, files, strict=True)]
+        await session.assign(shell(1, f"touch $TMPDIR/file; {' '.join(left)} exec sleep 600"))
+        await until(lambda: all(file.exists() and file.read_text() != "" for file in files))
+        assert [path.name for path in jobs.rglob("file")] == ["file"]
+
+        # when the supervisor is killed, and the daemon has started another
+        os.kill(supervisor, signal.SIGKILL)
+        session = await peer.session()
+        second = await session.welcome()
+
+        # then all of that is gone, the directory and the group too, and nothing else is
+        assert second.incarnation != first.incarnation
+        for file in files:
+            assert await gone(int(file.read_text()))
+        assert list(jobs.iterdir()) == []
+        assert group is None or not group.exists()
+        for spared in (unmarked, of_another_worker):
+            assert psutil.Process(spared.pid).status() == psutil.STATUS_SLEEPING
 
 
 async def test_without_a_supervisor_there_are_no_slots_until_there_is_one(peer: Peer, tmp_path: Path) -> None:
