@@ -19,7 +19,7 @@ PAGE: Final = ROOT / "benchmarks" / "README.md"
 RESULTS: Final = ROOT / "benchmarks" / "results"
 BEGIN: Final = "<!-- figures: written by tools/benchmark_tables.py -->"
 END: Final = "<!-- end of figures -->"
-RATES: Final = ("jobs", "commands", "bytes", "hints", "assignments", "delays")
+RATES: Final = ("jobs", "commands", "starts", "bytes", "hints", "assignments", "delays")
 LATENCIES: Final = ("p50_ms", "p99_ms")
 MIB: Final = 1024 * 1024
 COMMIT_CHARS: Final = 12
@@ -121,9 +121,9 @@ def _compared(benchmarks: Iterable[Document]) -> list[Row]:
 
 def _latencies(benchmarks: Iterable[Document]) -> list[Row]:
     return [
-        (each["group"], _amount(extra["jobs"], "jobs"), *(f"{extra[name]:.2f} ms" for name in LATENCIES))
+        (label(each), _amount(extra[unit], unit), *(f"{extra[name]:.2f} ms" for name in LATENCIES))
         for each in benchmarks
-        if LATENCIES[0] in (extra := each["extra_info"])
+        if LATENCIES[0] in (extra := each["extra_info"]) and (unit := _unit(each)) is not None
     ]
 
 

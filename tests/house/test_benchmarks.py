@@ -60,6 +60,12 @@ RAW: dict[str, Any] = {
             "extra_info": {"jobs": 200, "p50_ms": 2.5, "p99_ms": 10.25},
             "stats": {"median": 1.0, "max": 1.0},
         },
+        {
+            "group": "from the Assign to the program",
+            "name": "test_start[alone]",
+            "extra_info": {"starts": 100, "p50_ms": 0.5, "p99_ms": 1.0, "beside": "posix_spawn", "scheduled": "alone"},
+            "stats": {"median": 1.0, "max": 1.0},
+        },
     ],
     "criterion": [{"name": "matcher: assign", "elements": 1000, "median_s": 0.00002}],
 }
@@ -124,7 +130,8 @@ def test_the_tables_have_rates_latencies_and_ratios(tmp_path: Path) -> None:
     assert lines[0].startswith("[20300131T183000Z.json](results/20300131T183000Z.json): commit 0123456789ab, on 2 CPUs")
     assert "| end to end: noop jobs | 20,000 jobs | 10,000 jobs | 5,000 jobs |" in lines
     assert "| store: statement, claim, 1000 a statement | 100,000 jobs | UPDATE | 200,000 jobs | 0.51 |" in lines
-    assert "| submit to end, idle | 200 jobs | 2.50 ms | 10.25 ms |" in lines
+    assert "| submit to end, idle: latency | 200 jobs | 2.50 ms | 10.25 ms |" in lines
+    assert "| from the Assign to the program: start, alone | 100 starts | 0.50 ms | 1.00 ms |" in lines
     assert "| outbox: encode | 12.3 µs | 123 µs | 10.0 | 81.0 M hints |" in lines
     assert "| matcher: assign | 20 µs | 50.0 M |" in lines
     assert len([line for line in lines if line.startswith("### ")]) == 5

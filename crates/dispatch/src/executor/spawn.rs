@@ -16,7 +16,7 @@ use super::directory::{Directories, Directory};
 use super::mailbox::{Mailbox, Message};
 use super::report::Failure;
 use crate::sys::child::{self, Child, Program, Refusal, Stack, Standard, Step};
-use crate::sys::{descriptors, process};
+use crate::sys::{descriptors, own, process};
 
 /// A command that runs.
 pub struct Launched {
@@ -87,6 +87,7 @@ impl Spawner {
     /// Starts commands until the backlog is closed.
     pub fn run(mut self) {
         process::block_signals();
+        own::be_prompt();
         while let Some(command) = self.backlog.next() {
             let key = command.key;
             let message = match self.launch(command) {

@@ -147,6 +147,7 @@ pub fn run(config: Config) -> io::Result<()> {
     };
     let hub = Hub::new(begun, executor)?;
     let hub = thread::Builder::new().name("hub".into()).spawn(move || {
+        own::be_prompt();
         // Without it nobody would ever end this process.
         if panic::catch_unwind(AssertUnwindSafe(|| hub.run())).is_err() {
             process::abort();

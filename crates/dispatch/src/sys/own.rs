@@ -55,6 +55,36 @@ pub fn outlast_others(score: i32) {
     }
 }
 
+/// A turn on a processor, in nanoseconds. Whoever asks for none has one of some milliseconds.
+const SHORT_TURN_NS: u64 = 100_000;
+/// As the kernel defines it: what the thread starts is scheduled as if the thread had asked for nothing.
+const RESET_ON_FORK: u64 = 1;
+
+/// Has the calling thread run as soon as it is woken, for short turns, and not only once whoever woke it waits for
+/// something: on an idle machine as well, these may share a processor. What it starts gets turns like others.
+///
+/// Kernels before 6.12 know no such wish. One that somebody has given another policy or priority keeps that.
+pub fn be_prompt() {
+    let Some(mut wish) = scheduling() else { return };
+    if wish.sched_policy == libc::SCHED_OTHER as u32 && wish.sched_nice >= 0 {
+        wish.sched_flags |= RESET_ON_FORK;
+        wish.sched_runtime = SHORT_TURN_NS;
+        // SAFETY: 0 is the calling thread, and the wish outlives the call.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const wish, 0) };
+    }
+}
+
+/// How the calling thread is scheduled.
+fn scheduling() -> Option<libc::sched_attr> {
+    // SAFETY: zero is a value of each field; 0 is the calling thread, and what is told outlives the call.
+    unsafe {
+        let mut told: libc::sched_attr = std::mem::zeroed();
+        let size = size_of_val(&told);
+        let result = libc::syscall(libc::SYS_sched_getattr, 0, &raw mut told, size, 0);
+        (result == 0).then_some(told)
+    }
+}
+
 /// Microseconds since the machine was started, suspended times included.
 pub fn boot_us() -> u64 {
     let mut now = libc::timespec {
@@ -84,4 +114,32 @@ fn wait_for(descriptor: std::os::fd::RawFd, events: libc::c_short, milliseconds:
     };
     // SAFETY: the one entry outlives the call. Whatever it returns, the caller tries.
     unsafe { libc::poll(ptr::from_mut(&mut watched), 1, milliseconds) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn turn_ns() -> u64 {
+        scheduling().map_or(0, |told| told.sched_runtime)
+    }
+
+    #[test]
+    fn a_prompt_thread_has_short_turns_and_what_it_starts_has_not() {
+        let prompt = thread::spawn(|| {
+            let before = turn_ns();
+            be_prompt();
+            let child = thread::spawn(turn_ns);
+            (before, turn_ns(), child.join().expect("it ended"))
+        });
+
+        let (before, prompt, of_child) = prompt.join().expect("it ended");
+
+        // Where the kernel tells of no turns it has none of different length.
+        let expected = if before == 0 { 0 } else { SHORT_TURN_NS };
+        assert_eq!(prompt, expected);
+        assert_eq!(of_child, before);
+    }
 }
