@@ -17,8 +17,6 @@ from tests.support.system import System, running_system, shell
 from tests.support.waiting import until
 
 COMMANDS = 5000
-# So many start within the second after which a worker hands back what waits.
-PORTION = 250
 MEMORY_BYTES = 150 * MIB
 CANCEL_SECONDS = 10.0
 # None of the commands ends by itself before.
@@ -31,11 +29,9 @@ async def test_five_thousand_commands_at_once_take_little_memory_and_are_cancell
         # given as many commands as the worker has slots, all of which run
         daemon = psutil.Process(system.stack.worker(0).child.pid)
         supervisor = psutil.Process(supervisor_pid(system.folder / "data" / "worker-1" / "worker-0"))
-        ids: list[int] = []
-        while len(ids) < COMMANDS:
-            portion = [shell(system.journal.command("exec sleep 60")) for _ in range(PORTION)]
-            ids += await system.client.submit_many(portion)
-            await system.journal.started(len(ids))
+        command = system.journal.command("exec sleep 60")
+        ids = await system.client.submit_many(shell(command) for _ in range(COMMANDS))
+        await system.journal.started(COMMANDS)
         await until(lambda: _sleeping(supervisor) == COMMANDS)
         assert system.journal.starts() == dict.fromkeys(ids, 1)
 

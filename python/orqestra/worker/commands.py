@@ -147,16 +147,17 @@ class Commands:
             self.supervisor.withdraw(list(self._slots.running))
 
     def withdraw_late(self) -> None:
-        """Hand back what has waited for a second: it was meant to follow short commands, and these are not."""
+        """Hand back what has waited a second for a slot: it was meant to follow short commands, and these are not.
+
+        What has a slot and was not started yet, because so many start at once, has no reason to go elsewhere.
+        """
         until = self._monotonic() - LATE_SECONDS
         late = []
         while self._handed_over and self._handed_over[0][0] <= until:
-            _, key = self._handed_over.popleft()
-            if key in self._slots.running:
-                late.append(key)
-        if late and self.supervisor is not None:
-            # Those that have started are not touched by it, and are not asked for again.
-            self.supervisor.withdraw(late)
+            late.append(self._handed_over.popleft()[1])
+        if late and self.supervisor is not None and (waiting := self._slots.without_slot().intersection(late)):
+            # One that gets its slot just now is not touched by it, and is not asked for again.
+            self.supervisor.withdraw([key for key in late if key in waiting])
 
     def return_all(self) -> None:
         """End all, with TERM; what does not end by itself first is handed back."""

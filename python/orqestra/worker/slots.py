@@ -106,6 +106,10 @@ class Slots:
         self._waiting = {}
         return started
 
+    def without_slot(self) -> set[int]:
+        """Return the keys that wait for a slot. The first `count` have one, and have started or are about to."""
+        return set(itertools.islice(self.running, self.count, None))
+
     def adopt(self, key: int, attempt: AttemptRef, assignment: Assignment, *, ended: bool) -> None:
         """Take over what an earlier daemon handed over under this key."""
         self._keys[attempt] = key

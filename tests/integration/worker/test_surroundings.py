@@ -27,14 +27,15 @@ def payload(command: str, **fields: object) -> bytes:
 
 
 @contextmanager
-def a_process_of(user: str) -> Iterator[None]:
-    """Have a user run something meanwhile, if we may start it for him."""
-    command = ["sleep", "60"]
-    with subprocess.Popen(command, user=user) if os.geteuid() == 0 else subprocess.Popen(command) as process:
-        try:
-            yield
-        finally:
+def processes_of(user: str) -> Iterator[None]:
+    """Have a user run two processes meanwhile, if we may start them for him."""
+    started = [subprocess.Popen(["sleep", "60"], user=user if os.geteuid() == 0 else None) for _ in range(2)]
+    try:
+        yield
+    finally:
+        for process in started:
             process.kill()
+            process.wait()
 
 
 async def run(peer: Peer, state: Path, job: Assignment, surroundings: Surroundings) -> tuple[bytes, str, str]:
@@ -97,7 +98,7 @@ async def test_a_job_whose_user_has_more_processes_than_it_allows_fails_and_noth
     another = assignment(2, payload=payload("true", run_as=NOBODY, cwd="/"))
     options = {"surroundings": Surroundings(run_as=(NOBODY,))}
 
-    with tempfile.TemporaryDirectory() as state, a_process_of(NOBODY):
+    with tempfile.TemporaryDirectory() as state, processes_of(NOBODY):
         async with working(peer, Path(state), state_dir=Path(state), **options):
             session = await peer.welcomed()
             await session.assign(job)

@@ -55,6 +55,30 @@ async def test_what_waits_for_a_second_is_handed_back_and_what_runs_is_not(tmp_p
         assert Result.FromString(finished.result).ok
 
 
+async def test_what_has_a_slot_and_is_not_started_yet_is_not_handed_back(tmp_path: Path) -> None:
+    clock, slots = Time(), Slots(2)
+    commands = Commands(slots, Shell({b"PATH": b"/usr/bin:/bin"}, tmp_path / "jobs", Surroundings()), monotonic=clock)
+    with supervision(tmp_path) as kept:
+        # given two slots and three commands, none of which is started
+        supervisor = kept.open()
+        commands.attach(supervisor, ())
+        commands.allow(None)
+        for job in (shell(1, "true"), shell(2, "true"), shell(3, "true")):
+            slots.wait(attempt_of(job.attempt), job)
+        assert commands.hand_over(frozenset()) == []
+
+        # when they have waited for more than a second
+        clock.now += 2 * LATE_SECONDS
+        commands.withdraw_late()
+
+        # then the one without a slot is handed back, and the others run as soon as they may
+        assert _next_end(commands, supervisor) == (3, HandBack(reason=NO_SLOT))
+        commands.allow(clock.now * 1e6)
+        ended = dict([_next_end(commands, supervisor), _next_end(commands, supervisor)])
+        assert ended.keys() == {1, 2}
+        assert all(isinstance(each, Finished) for each in ended.values())
+
+
 def _next_end(commands: Commands, supervisor: Supervisor) -> tuple[int, Finished | HandBack]:
     (ended,) = commands.ends(exits(supervisor, 1))
     occupied, told = ended
