@@ -61,6 +61,22 @@ impl Capture {
         self.overwrite(rest);
     }
 
+    /// Whether as much is kept as may be, so that whatever comes replaces the oldest bytes of the tail.
+    pub fn is_full(&self) -> bool {
+        !self.tail.is_empty() && self.tail.len() == self.bounds.tail_bytes
+    }
+
+    /// The oldest bytes of a full tail, up to the end of the ring: what comes next can be written there at once.
+    pub fn oldest_mut(&mut self) -> &mut [u8] {
+        &mut self.tail[self.oldest..]
+    }
+
+    /// The next bytes of the stream, so many, were written to the beginning of `oldest_mut`.
+    pub fn written(&mut self, count: usize) {
+        self.total += count as u64;
+        self.oldest = (self.oldest + count) % self.tail.len();
+    }
+
     /// How many bytes have come.
     pub fn total(&self) -> u64 {
         self.total
@@ -132,7 +148,12 @@ mod tests {
         ) {
             let mut capture = Capture::new(Bounds { head_bytes, tail_bytes });
             for piece in &pieces {
-                capture.push(piece);
+                if capture.is_full() && piece.len() <= capture.oldest_mut().len() {
+                    capture.oldest_mut()[..piece.len()].copy_from_slice(piece);
+                    capture.written(piece.len());
+                } else {
+                    capture.push(piece);
+                }
             }
             let all = pieces.concat();
             let head = &all[..all.len().min(head_bytes)];

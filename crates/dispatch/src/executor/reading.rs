@@ -79,13 +79,24 @@ impl Reading {
     pub fn read(&mut self, key: u64, scratch: &mut [u8], poll: &Poll, followers: Option<&Outbox>) {
         for _ in 0..READS {
             let Some(pipe) = &mut self.pipe else { return };
-            let count = match pipe.read(scratch) {
+            // Of a flood nearly all is thrown away again: it is not worth a second copy.
+            let at_once = followers.is_none() && self.capture.is_full();
+            let place = if at_once {
+                self.capture.oldest_mut()
+            } else {
+                &mut *scratch
+            };
+            let count = match pipe.read(place) {
                 Ok(0) => return self.close(poll),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return self.close(poll),
             };
+            if at_once {
+                self.capture.written(count);
+                continue;
+            }
             let data = &scratch[..count];
             if let Some(outbox) = followers {
                 outbox.live(
