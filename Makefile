@@ -98,7 +98,7 @@ check: lint test ## Do exactly what CI does
 bench: setup ## Measure for minutes, keep the figures in benchmarks/results/, write the tables, compare the ratios
 	$(call measure,--timeout=300)
 
-bench-full: setup ## Measure that with larger loads too: some 20 minutes
+bench-full: setup ## Measure that with larger loads too: some 6 minutes
 	$(call measure,--timeout=1200 --full)
 
 bench-peers: setup ## Measure beside other job queues in one run, about 7 minutes; PEERS="bullmq saq" for some of them

@@ -101,7 +101,7 @@ async def test_a_lane_needs_the_key_of_an_open_session(server: RunningServer) ->
 
 async def test_a_lane_begins_with_hello(server: RunningServer) -> None:
     async with running_job(server) as scene:
-        await scene.lane.write(scene.job, 0, b"early")
+        await scene.lane.write(scene.job, 0, b"early", granted=False)
 
         assert (await scene.lane.end())[0] is grpc.StatusCode.INVALID_ARGUMENT
         await scene.finish()

@@ -20,6 +20,7 @@ class RawLane:
         self._call: Any = WorkerServiceStub(self._channel).Logs()
         self.follows: asyncio.Queue[Follow] = asyncio.Queue()
         self.credits: asyncio.Queue[Credit] = asyncio.Queue()
+        self._granted = asyncio.Event()
         self._over = asyncio.Event()
         self._reader = asyncio.create_task(self._read(), name="raw lane")
 
@@ -48,8 +49,11 @@ class RawLane:
         """Send one message."""
         await self._call.write(LogsUp(**message))
 
-    async def write(self, job: Assignment, offset: int, data: bytes, *, total: int = 0) -> None:
-        """Send live output of a job."""
+    async def write(self, job: Assignment, offset: int, data: bytes, *, total: int = 0, granted: bool = True) -> None:
+        """Send live output of a job, once anything was granted; a wish may come before that."""
+        if granted:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._granted.wait()
         attempt = job.attempt
         output = LiveOutput(
             job_id=attempt.job_id,
@@ -90,6 +94,7 @@ class RawLane:
                     self.follows.put_nowait(message.follow)
                 else:
                     self.credits.put_nowait(message.credit)
+                    self._granted.set()
         except (grpc.aio.AioRpcError, asyncio.CancelledError, asyncio.InvalidStateError):
             pass  # `end` tells how
         finally:
