@@ -67,6 +67,17 @@ async def rest(call: Any) -> bytes:
     return data
 
 
+async def read_until(call: Any, last: bytes) -> bytes:
+    """Return what comes up to these bytes, with them."""
+    data = b""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not data.endswith(last):
+            chunk = await call.read()
+            assert chunk is not grpc.aio.EOF
+            data += chunk.data
+    return data
+
+
 async def test_a_wish_has_the_worker_open_the_lane_and_is_said_there(server: RunningServer) -> None:
     async with running_job(server) as scene:
         call = follow(server, scene, stdout_offset=7)
@@ -260,12 +271,15 @@ async def test_a_flood_that_nobody_reads_at_another_server_is_stopped(server: Ru
             assert written < FLOOD_BYTES
 
         # then it is told to stop, and to go on once all that waited is read
-        reading = asyncio.create_task(rest(call))
+        reading = asyncio.create_task(read_until(call, AGAIN))
         while wish.stop or wish.stdout_offset == 0:
             wish = await scene.lane.follow()
         await scene.lane.write(scene.job, wish.stdout_offset, AGAIN)
-        await scene.finish(AGAIN)
         assert await reading == bytes(wish.stdout_offset) + AGAIN
+
+        # and the end, which may overtake what is live, comes when all of that has come
+        await scene.finish(AGAIN)
+        assert await rest(call) == b""
 
 
 async def test_a_server_that_follows_no_more_is_sent_nothing(server: RunningServer) -> None:
