@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use super::lanes::Lanes;
 use super::profile::{Kind, Profile};
-use super::session::{PREFETCH_STALE_MS, PREFETCH_WINDOW_MS, Session};
+use super::session::Session;
 use crate::error::InvalidInput;
 
 /// All open sessions. A profile lives as long as one of its sessions is open.
@@ -19,20 +19,10 @@ pub struct Roster {
     profiles: BTreeMap<u32, Profile>,
     profile_of_kind: HashMap<Kind, u32>,
     profiles_made: u32,
-    /// The next to be looked at first.
-    lately: BinaryHeap<Reverse<Finished>>,
+    /// When to look whether what a session finished still counts, the next first. Each session that finished any is
+    /// here once, however many it finished: where nobody has work, each look only leads to the next.
+    looks: BinaryHeap<Reverse<(i64, i64)>>,
     now_ms: i64,
-}
-
-/// Jobs that a session finished and that count towards its prefetch, at least until `look_ms`.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Finished {
-    look_ms: i64,
-    session: i64,
-    count: u32,
-    at_ms: i64,
-    /// How long the session had had jobs by then.
-    busy_ms: i64,
 }
 
 /// What a session adds to the sums of its profile.
@@ -48,18 +38,8 @@ impl Tally {
         Self {
             credits: session.credits() as usize,
             outstanding: session.outstanding() as usize,
-            lately: session.finished_lately as usize,
+            lately: session.finished_lately() as usize,
         }
-    }
-}
-
-impl Finished {
-    /// When it ceases to count, if its session has jobs from now on.
-    fn ends_ms(&self, session: &Session, now_ms: i64) -> i64 {
-        let passed = session.busy_ms(now_ms).saturating_sub(self.busy_ms);
-        let left = PREFETCH_WINDOW_MS.saturating_sub(passed);
-        let stale_ms = self.at_ms.saturating_add(PREFETCH_STALE_MS);
-        now_ms.saturating_add(left).min(stale_ms)
     }
 }
 
@@ -102,15 +82,11 @@ impl Roster {
     /// Forget a session.
     pub fn close(&mut self, session: i64) {
         let now_ms = self.now_ms;
-        self.change(session, |state| {
-            state.slots = 0;
-            state.finished_lately = 0;
-            state.set_outstanding(0, now_ms);
-        });
+        self.change(session, |state| state.clear(now_ms));
         let Some(closed) = self.sessions.remove(&session) else {
             return;
         };
-        self.lately.retain(|finished| finished.0.session != session);
+        self.looks.retain(|look| look.0.1 != session);
         let profile = self.profile_mut(closed.profile);
         profile.line.retain(|other| *other != session);
         profile.sessions -= 1;
@@ -153,48 +129,31 @@ impl Roster {
         let now_ms = self.now_ms;
         for run in sessions.chunk_by(|one, next| one == next) {
             let (session, count) = (run[0], run.len() as u32);
-            let mut busy_ms = 0;
-            let open = self.change(session, |state| {
-                state.set_outstanding(state.outstanding().saturating_sub(count), now_ms);
-                state.finished_lately += count;
-                busy_ms = state.busy_ms(now_ms);
-            });
-            if open {
-                self.lately.push(Reverse(Finished {
-                    look_ms: now_ms.saturating_add(PREFETCH_WINDOW_MS),
-                    session,
-                    count,
-                    at_ms: now_ms,
-                    busy_ms,
-                }));
-            }
+            let mut look_ms = None;
+            self.change(session, |state| look_ms = state.finish(count, now_ms));
+            self.looks
+                .extend(look_ms.map(|at_ms| Reverse((at_ms, session))));
         }
     }
 
     /// Let time pass: finished jobs older than the window no longer count. Time never runs back.
     pub fn advance(&mut self, now_ms: i64) {
         self.now_ms = self.now_ms.max(now_ms);
-        while let Some(mut next) = self.pop_due() {
-            let session = self.sessions.get(&next.session);
-            let Some(open) = session else {
-                continue;
-            };
-            next.look_ms = next.ends_ms(open, self.now_ms);
-            if next.look_ms > self.now_ms {
-                // Meanwhile its session waited for work.
-                self.lately.push(Reverse(next));
-            } else {
-                self.change(next.session, |state| state.finished_lately -= next.count);
-            }
+        let now_ms = self.now_ms;
+        while let Some(Reverse((_, session))) = self.pop_due() {
+            let mut look_ms = None;
+            self.change(session, |state| look_ms = state.forget_old(now_ms));
+            self.looks
+                .extend(look_ms.map(|at_ms| Reverse((at_ms, session))));
         }
     }
 
-    fn pop_due(&mut self) -> Option<Finished> {
-        let Reverse(next) = self.lately.peek()?;
-        if next.look_ms > self.now_ms {
+    fn pop_due(&mut self) -> Option<Reverse<(i64, i64)>> {
+        let Reverse((look_ms, _)) = self.looks.peek()?;
+        if *look_ms > self.now_ms {
             return None;
         }
-        self.lately.pop().map(|Reverse(next)| next)
+        self.looks.pop()
     }
 
     /// Set how many jobs a session has, from how many it had.
@@ -253,5 +212,32 @@ impl Roster {
         self.profiles
             .get_mut(&number)
             .expect("a profile lives as long as its sessions")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_looked_at_once_however_much_it_finished() {
+        let mut roster = Roster::new(false);
+        let kind = Kind {
+            queues: Vec::new(),
+            labels: Vec::new(),
+        };
+        assert!(roster.open(7, kind, &mut Lanes::default()).is_ok());
+        for now_ms in 0..500 {
+            roster.finished(&[7, 7], now_ms);
+        }
+        assert_eq!(roster.looks.len(), 1);
+        assert_eq!(roster.session(7).map(Session::finished_lately), Some(1000));
+
+        // It had no work at any time, so that each counts for a second.
+        roster.advance(1249);
+        assert_eq!(roster.session(7).map(Session::finished_lately), Some(500));
+        roster.advance(1500);
+        assert_eq!(roster.session(7).map(Session::finished_lately), Some(0));
+        assert!(roster.looks.is_empty());
     }
 }

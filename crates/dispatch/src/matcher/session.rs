@@ -1,5 +1,7 @@
 //! How many more jobs one session may be given.
 
+use std::collections::VecDeque;
+
 /// For how long a finished job counts towards the prefetch, counting only time in which its session had
 /// jobs.
 ///
@@ -31,13 +33,24 @@ pub struct Session {
     /// Jobs that were given to it and have not ended: `set_outstanding` changes it.
     outstanding: u32,
     /// Jobs that it finished within the window.
-    pub finished_lately: u32,
+    finished_lately: u32,
+    /// The same by when, the oldest first: it is also the first that ceases to count.
+    finished: VecDeque<Finished>,
     /// Whether it stands in the line of its profile.
     pub in_line: bool,
     /// For how long it had jobs, up to `changed_ms`.
     busy_ms: i64,
     /// When its jobs were last counted.
     changed_ms: i64,
+}
+
+/// Jobs that a session finished at once.
+#[derive(Debug)]
+struct Finished {
+    count: u32,
+    at_ms: i64,
+    /// How long the session had had jobs by then.
+    busy_ms: i64,
 }
 
 impl Session {
@@ -48,14 +61,61 @@ impl Session {
             slots: 0,
             outstanding: 0,
             finished_lately: 0,
+            finished: VecDeque::new(),
             in_line: false,
             busy_ms: 0,
             changed_ms: 0,
         }
     }
 
+    /// How many jobs it finished within the window.
+    pub fn finished_lately(&self) -> u32 {
+        self.finished_lately
+    }
+
+    /// So many of its jobs ended. If it had finished none lately: when the first of these ceases to count, at the
+    /// earliest.
+    pub fn finish(&mut self, count: u32, now_ms: i64) -> Option<i64> {
+        self.set_outstanding(self.outstanding.saturating_sub(count), now_ms);
+        let (busy_ms, is_first) = (self.busy_ms, self.finished.is_empty());
+        self.finished_lately += count;
+        match self.finished.back_mut() {
+            Some(last) if last.at_ms == now_ms && last.busy_ms == busy_ms => last.count += count,
+            _ => self.finished.push_back(Finished {
+                count,
+                at_ms: now_ms,
+                busy_ms,
+            }),
+        }
+        is_first.then(|| now_ms.saturating_add(PREFETCH_WINDOW_MS))
+    }
+
+    /// Drops what does not count any more; when the next ceases to count, at the earliest.
+    pub fn forget_old(&mut self, now_ms: i64) -> Option<i64> {
+        while let Some(oldest) = self.finished.front() {
+            let passed = self.busy_ms(now_ms).saturating_sub(oldest.busy_ms);
+            let left = PREFETCH_WINDOW_MS.saturating_sub(passed);
+            let stale_ms = oldest.at_ms.saturating_add(PREFETCH_STALE_MS);
+            let ends_ms = now_ms.saturating_add(left).min(stale_ms);
+            if ends_ms > now_ms {
+                return Some(ends_ms);
+            }
+            self.finished_lately -= oldest.count;
+            self.finished.pop_front();
+        }
+        None
+    }
+
+    /// Forgets all that it had and did: it is closed.
+    pub fn clear(&mut self, now_ms: i64) {
+        self.slots = 0;
+        self.finished_lately = 0;
+        self.finished.clear();
+        self.set_outstanding(0, now_ms);
+    }
+
     /// For how long it had jobs until now.
-    pub fn busy_ms(&self, now_ms: i64) -> i64 {
+    fn busy_ms(&self, now_ms: i64) -> i64 {
         let since = if self.outstanding > 0 {
             now_ms.saturating_sub(self.changed_ms)
         } else {
