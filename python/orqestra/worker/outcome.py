@@ -115,10 +115,11 @@ def _exit_code(exit_: Exit) -> int | None:
 
 
 def _error(exit_: Exit, assignment: Assignment) -> str:
+    if exit_.errno is not None and exit_.reason == Reason.SPAWN_FAILED.value:
+        # First the step and the error by its name, for programs.
+        return f"{exit_.stage} {errno.errorcode.get(exit_.errno, exit_.errno)}: {exit_.error}"
     if exit_.error is not None:
-        # Of what was never started, first the step and the error by its name, for programs.
-        named = f"{exit_.stage} {errno.errorcode.get(exit_.errno or 0, exit_.errno)}: "
-        return f"{named if exit_.reason == Reason.SPAWN_FAILED.value else ''}{exit_.error}"
+        return exit_.error
     ignored = "; it had to be killed" if exit_.killed else ""
     if exit_.timed_out:
         return f"ran longer than its timeout of {assignment.timeout_ms} ms{ignored}"
