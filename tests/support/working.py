@@ -1,8 +1,9 @@
 """A real worker at work for a test, in its loop or as a process."""
 
 import asyncio
+import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,13 @@ async def working(peer: Peer, tmp_path: Path, **changes: Any) -> AsyncIterator["
 
 
 @asynccontextmanager
-async def worker_process(peer: Peer, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`orqestra worker` in a process of its own, gone after the block."""
+async def worker_process(
+    peer: Peer, *options: str, under: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`orqestra worker` in a process of its own, executed by `under` if that is given; gone after the block."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "orqestra", "worker", "--server", peer.address, *options),
+        *(*under, sys.executable, "-m", "orqestra", "worker", "--server", peer.address, *options),
+        env={**os.environ, **(environment or {})},
         stderr=asyncio.subprocess.PIPE,
     )
     try:

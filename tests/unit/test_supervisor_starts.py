@@ -1,7 +1,10 @@
 """A supervisor is started, found, refused or replaced; why it can't be is told."""
 
+import ctypes
 import os
+import platform
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +18,10 @@ from orqestra.model.errors import StartFailed
 from orqestra.worker.supervision import LOG_BYTES, SOCKET
 from tests.support.supervising import ends, exits, pids, program, run, seen, shell, supervision
 
+SHORT_TURN_NS = 100_000
+SCHED_ATTR = "IIQiIQQQ"
+# The C library has no function for it.
+SCHED_GETATTR = {"x86_64": 315, "aarch64": 275}
 # It answers with these bytes over its line, and waits until the line is closed.
 IMPOSTOR = """
 import os, sys
@@ -125,6 +132,29 @@ def test_a_long_log_is_begun_anew(tmp_path: Path) -> None:
     with supervision(tmp_path) as kept:
         kept.open()
         assert log.stat().st_size == 0
+
+
+def test_what_starts_commands_has_short_turns_and_commands_have_those_of_others(tmp_path: Path) -> None:
+    with supervision(tmp_path) as kept:
+        supervisor = kept.open()
+        supervisor.start([shell("echo $$; exec sleep 600", key=1)])
+        (command,) = pids(supervisor, [1])
+        threads = Path(f"/proc/{supervisor.pid}/task").iterdir()
+        turns = {(thread / "comm").read_text().strip(): turn_ns(int(thread.name)) for thread in threads}
+
+        usual = turn_ns(os.getpid())
+        assert turn_ns(command) == usual
+        # A kernel that has turns of one length tells of none.
+        assert {turns["hub"], turns["spawner-0"]} == {min(SHORT_TURN_NS, usual)}
+
+
+def turn_ns(task: int) -> int:
+    """Return how long a turn of a thread on the processor is; 0 if that is not told."""
+    # As struct sched_attr begins: size, policy, flags, nice, priority and runtime.
+    told = bytearray(struct.calcsize(SCHED_ATTR))
+    place = (ctypes.c_char * len(told)).from_buffer(told)
+    assert ctypes.CDLL(None).syscall(SCHED_GETATTR[platform.machine()], task, place, len(told), 0) == 0
+    return int(struct.unpack(SCHED_ATTR, told)[5])
 
 
 def test_what_commands_of_a_killed_supervisor_left_is_removed(tmp_path: Path) -> None:

@@ -1,40 +1,28 @@
 """A worker offers no more slots than it has descriptors for."""
 
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
 from orqestra.model.limits import SLOT_DESCRIPTORS, WORKER_DESCRIPTORS
 from tests.support.worker_peer import PATIENCE_SECONDS, Peer
+from tests.support.working import worker_process
 
 # Fewer than the four for each CPU that a worker has by itself.
 SLOTS = 3
 DESCRIPTORS = WORKER_DESCRIPTORS + SLOTS * SLOT_DESCRIPTORS
 
 
-@asynccontextmanager
-async def limited(
+def limited(
     peer: Peer, state_dir: Path, *options: str, descriptors: int = DESCRIPTORS
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """`orqestra worker` with so few descriptors, and with its own number of slots unless the options say it."""
-    process = await asyncio.create_subprocess_exec(
-        *("sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors), sys.executable, "-m", "orqestra", "worker"),
-        *("--server", peer.address, "--state-dir", str(state_dir), *options),
-        env={**os.environ, "WORKER_COUNT": ""},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+    under = ("sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors))
+    options = ("--state-dir", str(state_dir), *options)
+    return worker_process(peer, *options, under=under, environment={"WORKER_COUNT": ""})
 
 
 async def test_more_slots_than_descriptors_are_refused_at_the_start(peer: Peer, tmp_path: Path) -> None:
