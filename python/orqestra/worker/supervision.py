@@ -28,7 +28,7 @@ SOCKET: Final = "supervisor.sock"
 LOG: Final = "supervisor.log"
 # What a supervisor complains of is short; a log of this size is begun anew.
 LOG_BYTES: Final = 1 << 20
-# It imports this module and nothing else, then stays in Rust: 10 MB, and no thread of the interpreter.
+# It imports this module and nothing else, then stays in Rust: 6 MB, and no thread of the interpreter.
 PROGRAM: Final = (
     "import sys; from orqestra._dispatch import supervise;"
     " supervise(sys.argv[1], daemon=int(sys.argv[2]), version=sys.argv[3], incarnation=sys.argv[4],"

@@ -53,8 +53,8 @@ mod vigil;
 
 use crate::executor::{self, Executor, Settings};
 use crate::spool::{Record, Spool};
-use crate::sys::own;
 use crate::sys::process as child_process;
+use crate::sys::{memory, own};
 use hub::Hub;
 use line::Line;
 use message::{Attached, PROTOCOL};
@@ -153,6 +153,8 @@ pub fn run(config: Config) -> io::Result<()> {
             process::abort();
         }
     })?;
+    // Of the interpreter that this process was started with nothing is used from here on.
+    memory::give_back_files();
     // Here, because the kernel brings orphans to the main thread.
     reaper.run();
     let _ = hub.join();

@@ -3,6 +3,7 @@
 //! - `descriptors`: pipes, event counters, in-memory files; reading without waiting.
 //! - `poll`: waiting for many descriptors at once.
 //! - `child`: starting a program. The one delicate piece.
+//! - `memory`: what this process takes of it, and gives back.
 //! - `own`: what a process can be on its own account: locked, deaf, the parent of orphans.
 //! - `process`: signals to a group, learning of an end, reaping.
 //!
@@ -10,6 +11,7 @@
 
 pub mod child;
 pub mod descriptors;
+pub mod memory;
 pub mod own;
 pub mod poll;
 pub mod process;

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::checked;
+use super::memory::own_peak_kb;
 
 /// What the kernel's count of memory may be off by, besides an eighth.
 const ROUGHLY_KB: u64 = 1024;
@@ -197,18 +198,9 @@ fn microseconds(time: libc::timeval) -> u64 {
 fn exceeds_own_peak(peak_kb: u64) -> bool {
     static OWN_PEAK_KB: AtomicU64 = AtomicU64::new(0);
     let exceeds = |own: u64| peak_kb > own + own / 8 + ROUGHLY_KB;
-    exceeds(OWN_PEAK_KB.load(Ordering::Relaxed)) && {
-        let own = own_peak_kb();
-        OWN_PEAK_KB.store(own, Ordering::Relaxed);
-        exceeds(own)
-    }
-}
-
-fn own_peak_kb() -> u64 {
-    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the buffer outlives the call, and zero is a valid value of it.
-    unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init().ru_maxrss as u64
-    }
+    exceeds(OWN_PEAK_KB.load(Ordering::Relaxed))
+        && own_peak_kb().is_some_and(|own| {
+            OWN_PEAK_KB.store(own, Ordering::Relaxed);
+            exceeds(own)
+        })
 }
