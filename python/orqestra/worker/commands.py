@@ -235,8 +235,8 @@ class Commands:
             # Told again by a supervisor that was started for one that had told it.
             return None
         occupied = self._slots.vacate(exit_.key)
-        # Of a command that an earlier daemon made to end nobody knows why; a cancel is known to the server.
-        returning = occupied.fate is Fate.RETURN or occupied.adopted
+        # Of a command that an earlier daemon made to end nobody knows why, unless the server wants it to end.
+        returning = occupied.fate is Fate.RETURN or (occupied.adopted and not occupied.cancelled)
         ended = outcome(
             exit_,
             occupied.assignment,

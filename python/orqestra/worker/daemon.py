@@ -205,7 +205,7 @@ async def _listen(supervisor: Supervisor, jobs: Jobs, connection: Connection) ->
             loop.remove_reader(supervisor.fileno())
             ended.set()
         elif jobs.health != health:
-            _tell_health(jobs.health)
+            _tell_health(jobs)
             connection.beat_now()
 
     loop.add_reader(supervisor.fileno(), read)
@@ -217,11 +217,13 @@ async def _listen(supervisor: Supervisor, jobs: Jobs, connection: Connection) ->
         loop.remove_reader(supervisor.fileno())
 
 
-def _tell_health(health: str) -> None:
-    if health:
-        log.error("not well: no slots are offered until that is over", reason=health)
-    else:
+def _tell_health(jobs: Jobs) -> None:
+    if not jobs.health:
         log.info("well again")
+    elif jobs.offered_slots:
+        log.error("not well", reason=jobs.health)
+    else:
+        log.error("not well: no slots are offered until that is over", reason=jobs.health)
 
 
 @contextmanager

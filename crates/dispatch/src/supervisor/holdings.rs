@@ -17,7 +17,10 @@ use crate::spool::Record;
 const RECORD_BYTES_MAX: usize = 16 << 20;
 
 enum State {
-    Running,
+    /// `stuck`: it was sent KILL, and the kernel does not end it.
+    Running {
+        stuck: bool,
+    },
     Ended(End),
 }
 
@@ -58,8 +61,8 @@ pub struct Holdings {
 impl Holdings {
     /// Takes over a command; false if its key is in use.
     pub fn start(&mut self, key: u64, tag: Vec<u8>) -> bool {
-        let state = State::Running;
-        let is_new = self.entries.try_insert_entry(key, Entry { tag, state });
+        let state = State::Running { stuck: false };
+        let is_new = self.entries.try_insert(key, Entry { tag, state }).is_ok();
         self.running += usize::from(is_new);
         is_new
     }
@@ -84,7 +87,8 @@ impl Holdings {
             durable: true,
             offered: false,
         });
-        self.entries.try_insert_entry(key, Entry { tag, state });
+        // The first of one key counts.
+        let _ = self.entries.try_insert(key, Entry { tag, state });
     }
 
     /// The tag of a command.
@@ -97,7 +101,7 @@ impl Holdings {
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
-        self.running -= usize::from(matches!(entry.state, State::Running));
+        self.running -= usize::from(matches!(entry.state, State::Running { .. }));
         self.undurable += usize::from(spooled);
         self.record_bytes += record.len();
         entry.state = State::Ended(End {
@@ -216,15 +220,36 @@ impl Holdings {
 
     /// The commands that have not ended.
     pub fn running_keys(&self) -> Vec<u64> {
-        let running = self.entries.iter();
-        let running = running.filter(|(_, entry)| matches!(entry.state, State::Running));
-        running.map(|(key, _)| *key).collect()
+        self.keys(|state| matches!(state, State::Running { .. }))
+    }
+
+    /// Notes commands that the kernel does not end.
+    pub fn note_stuck(&mut self, keys: &[u64]) {
+        for key in keys {
+            let entry = self.entries.get_mut(key);
+            if let Some(State::Running { stuck }) = entry.map(|entry| &mut entry.state) {
+                *stuck = true;
+            }
+        }
+    }
+
+    /// The commands that the kernel still has not ended.
+    pub fn stuck_keys(&self) -> Vec<u64> {
+        self.keys(|state| matches!(state, State::Running { stuck: true }))
+    }
+
+    fn keys(&self, wanted: impl Fn(&State) -> bool) -> Vec<u64> {
+        let found = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| wanted(&entry.state));
+        found.map(|(key, _)| *key).collect()
     }
 
     fn end(&mut self, key: u64) -> Option<&mut End> {
         match &mut self.entries.get_mut(&key)?.state {
             State::Ended(end) => Some(end),
-            State::Running => None,
+            State::Running { .. } => None,
         }
     }
 
@@ -239,23 +264,6 @@ impl Holdings {
     fn drop_record(&mut self, key: u64) {
         let record = self.end(key).and_then(|end| end.record.take());
         self.record_bytes -= record.map_or(0, |record| record.len());
-    }
-}
-
-/// Insertion that never replaces.
-trait TryInsert {
-    fn try_insert_entry(&mut self, key: u64, entry: Entry) -> bool;
-}
-
-impl TryInsert for HashMap<u64, Entry> {
-    fn try_insert_entry(&mut self, key: u64, entry: Entry) -> bool {
-        match self.entry(key) {
-            hashbrown::hash_map::Entry::Occupied(_) => false,
-            hashbrown::hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(entry);
-                true
-            }
-        }
     }
 }
 
@@ -311,6 +319,20 @@ mod tests {
         assert_eq!(holdings.next(), Some(Next::Tell(1, b"record".to_vec())));
         holdings.durable(1, true);
         assert_eq!(holdings.undurable(), 0);
+    }
+
+    #[test]
+    fn what_is_stuck_is_so_until_its_end() {
+        let mut holdings = Holdings::default();
+        holdings.start(1, Vec::new());
+        holdings.start(2, Vec::new());
+        holdings.note_stuck(&[2, 3]);
+        assert_eq!(holdings.stuck_keys(), [2]);
+
+        holdings.ended(2, b"record".to_vec(), true);
+        holdings.note_stuck(&[2]);
+        assert_eq!(holdings.stuck_keys(), []);
+        assert!(holdings.is_ended(2));
     }
 
     #[test]

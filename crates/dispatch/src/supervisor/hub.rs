@@ -41,7 +41,6 @@ pub struct Hub {
     gathering: Gathering,
     stopping: bool,
     live_stays: bool,
-    told_health: String,
 }
 
 impl Hub {
@@ -79,7 +78,6 @@ impl Hub {
             gathering: Gathering::default(),
             stopping: false,
             live_stays: false,
-            told_health: String::new(),
         };
         line.map_or(Ok(()), |line| hub.connected(line))?;
         Ok(hub)
@@ -226,7 +224,8 @@ impl Hub {
         // It reads our protocol in the answer, and leaves.
         self.link.attached = attach.protocol == PROTOCOL;
         self.vigil.allow(attach.orphan_timeout);
-        self.told_health.clear();
+        // Its predecessor was told; what is not over concerns this one.
+        self.link.note(self.holdings.stuck_keys(), Vec::new());
         if self.keep.is_ill() {
             self.holdings.offer_undurable();
         }
@@ -263,6 +262,7 @@ impl Hub {
             .executor
             .reports(self.link.has_room() || !self.link.attached);
         self.live_stays = live_stays;
+        self.holdings.note_stuck(&stuck);
         self.link.note(stuck, strays);
         for piece in live {
             self.link.put(&ToDaemon::live(piece));
@@ -335,10 +335,7 @@ impl Hub {
         if !self.link.attached {
             return;
         }
-        if self.keep.health() != self.told_health {
-            self.keep.health().clone_into(&mut self.told_health);
-            self.link.put(&ToDaemon::Health(self.told_health.clone()));
-        }
+        self.link.tell_health(self.keep.health());
         while self.link.has_room() {
             match self.holdings.next() {
                 Some(Next::Tell(key, record)) => self.link.put(&ToDaemon::Exit { key, record }),

@@ -18,6 +18,10 @@ pub struct Link {
     awaits_room: bool,
     /// What the poll calls the line.
     number: u64,
+    /// What the daemon was told last of the health of the spool.
+    health: String,
+    /// Processes that belong to no command, found while nobody was there to be told.
+    strays: Vec<u32>,
 }
 
 impl Link {
@@ -28,6 +32,8 @@ impl Link {
             attached: false,
             awaits_room: false,
             number,
+            health: String::new(),
+            strays: Vec::new(),
         }
     }
 
@@ -51,6 +57,7 @@ impl Link {
         }
         self.attached = false;
         self.awaits_room = false;
+        self.health.clear();
     }
 
     /// Takes what the daemon says. False: it is gone, or can't be understood; what it said before
@@ -83,14 +90,27 @@ impl Link {
         }
     }
 
-    /// Tells of commands that the kernel does not end, and of processes that belong to none.
+    /// Tells of commands that the kernel does not end, and of processes that belong to none: of these
+    /// the next daemon, if there is none.
     pub fn note(&mut self, stuck: Vec<u64>, strays: Vec<i32>) {
+        self.strays.extend(strays.into_iter().map(|pid| pid as u32));
+        if !self.attached {
+            return;
+        }
         if !stuck.is_empty() {
             self.put(&ToDaemon::Stuck(stuck));
         }
-        if !strays.is_empty() {
-            let pids = strays.into_iter().map(|pid| pid as u32);
-            self.put(&ToDaemon::Strays(pids.collect()));
+        if !self.strays.is_empty() {
+            let pids = std::mem::take(&mut self.strays);
+            self.put(&ToDaemon::Strays(pids));
+        }
+    }
+
+    /// Tells how well the spool is, if the daemon does not know.
+    pub fn tell_health(&mut self, health: &str) {
+        if self.attached && self.health != health {
+            health.clone_into(&mut self.health);
+            self.put(&ToDaemon::Health(health.to_owned()));
         }
     }
 
