@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
+from orqestra.model.limits import SERVER_DESCRIPTORS
 from orqestra.v1.jobs_pb2 import STATUS_COMPLETED, ListWorkersRequest
 from orqestra.v1.worker_pb2 import Results
 from tests.support.raw_worker import Verdict, good, held
@@ -16,6 +17,8 @@ from tests.support.server_process import server_process
 
 STOP_SECONDS = 5.0
 BAD_SETTING = 2
+# With as many connections to Postgres as there are by default.
+ENOUGH = SERVER_DESCRIPTORS + 8
 
 
 @pytest.fixture
@@ -24,9 +27,9 @@ def environ(database: str, redis_url: str, redis_namespace: str, tmp_path: Path)
     return environment_for(database, redis_url, redis_namespace, WORKFLOWS_DIR=str(tmp_path))
 
 
-async def failed_start(environ: dict[str, str], code: int = 1) -> str:
+async def failed_start(environ: dict[str, str], code: int = 1, *, bounds: str = "") -> str:
     """Start a server that must not come up, within its time; return the one line that it tells."""
-    async with server_process(environ) as server:
+    async with server_process(environ, bounds=bounds) as server:
         async with asyncio.timeout(10):
             assert await server.end() == code
         assert "Traceback" not in "\n".join(server.text)
@@ -62,6 +65,24 @@ async def test_a_newer_schema_is_told_with_the_command_that_mends_it(environ: di
     await sql.execute("INSERT INTO schema_migrations (version, name, checksum) VALUES (999, 'later', 'x')")
 
     assert "pip install --upgrade orqestra" in await failed_start(environ)
+
+
+@pytest.mark.parametrize("descriptors", [16, ENOUGH - 1])
+async def test_too_few_descriptors_are_told_with_what_is_needed(environ: dict[str, str], descriptors: int) -> None:
+    told = await failed_start(environ, bounds=f"ulimit -n {descriptors}")
+
+    assert f"needs at least {ENOUGH} descriptors and the hard limit is {descriptors}" in told
+
+
+async def test_a_server_has_all_the_descriptors_that_it_may_have(environ: dict[str, str]) -> None:
+    async with server_process(environ, bounds=f"ulimit -Sn 32 && ulimit -Hn {ENOUGH}") as server:
+        caller = await server.ready()
+        async with caller.worker() as worker:
+            stream = await worker.open()
+            job_id = await caller.submit()
+            assert await stream.finish(await stream.assigned(1)) == [Verdict.VERDICT_ACCEPTED]
+            assert (await caller.job(job_id)).status == STATUS_COMPLETED
+        await caller.channel.close()
 
 
 @pytest.mark.parametrize(("setting", "address"), [("GRPC_ADDR", ":0"), ("HTTP_ADDR", "0.0.0.0:0")])

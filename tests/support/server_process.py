@@ -66,10 +66,14 @@ class ServerProcess:
 
 
 @asynccontextmanager
-async def server_process(environ: Mapping[str, str], *arguments: str) -> AsyncIterator[ServerProcess]:
-    """Start a server with these settings and no others; it is gone at the end."""
+async def server_process(environ: Mapping[str, str], *arguments: str, bounds: str = "") -> AsyncIterator[ServerProcess]:
+    """Start a server with these settings and no others; it is gone at the end.
+
+    `bounds`: commands of a shell that it is started after, such as "ulimit -n 100".
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f'{bounds or ":"} && exec "$@"', "sh"),
         *(sys.executable, "-m", "orqestra", "server", *arguments),
         env={**inherited, "PYTHONPATH": os.pathsep.join(sys.path), **environ, "ORQESTRA_LOG_FORMAT": "json"},
         stdin=asyncio.subprocess.DEVNULL,

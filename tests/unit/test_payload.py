@@ -9,6 +9,7 @@ from orqestra.model import limits
 from orqestra.model.errors import InvalidInput
 from orqestra.model.payload import LIMITS_MAX, ResourceLimits, parse_limit, parse_shell
 
+LONGEST = limits.ARGUMENT_BYTES
 BAD: list[tuple[Any, str]] = [
     ({}, "has neither"),
     ({"command": "a", "argv": ["a"]}, "not both"),
@@ -29,6 +30,8 @@ BAD: list[tuple[Any, str]] = [
     ({"command": "a", "env": {"A": "b\0"}}, "A holds a NUL"),
     ({"command": "a", "env": {"A": 1}}, "env"),
     ({"command": "a", "env": {"A": "x" * limits.ENV_BYTES}}, f"at most {limits.ENV_BYTES}"),
+    ({"command": "é" * LONGEST}, f"payload.command: {2 * LONGEST} bytes in one argument; at most {LONGEST} are"),
+    ({"argv": ["a", "x" * (LONGEST + 1)]}, f"payload.argv: {LONGEST + 1} bytes in one argument"),
     ({"command": "a", "unknown": 1}, "unknown"),
     ({"command": "a", "nice": 20}, "payload.nice: 20 is not allowed; it must be from 0 to 19"),
     ({"command": "a", "nice": -1}, "payload.nice: -1 is not allowed"),
@@ -136,6 +139,12 @@ def test_what_cannot_be_run_is_refused_with_its_field(content: Any, problem: str
 def test_what_is_no_json_is_refused(payload: bytes) -> None:
     with pytest.raises(InvalidInput, match="payload"):
         parse_shell(payload)
+
+
+def test_arguments_as_long_as_one_may_be_are_let_in() -> None:
+    argv = ["a", "x" * LONGEST, "x" * LONGEST]
+
+    assert parse_shell(json.dumps({"argv": argv}).encode()).arguments() == argv
 
 
 def test_an_environment_as_large_as_its_limit_is_let_in() -> None:

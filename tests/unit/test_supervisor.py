@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orqestra.model.limits import ARGUMENT_BYTES
 from orqestra.worker.supervised import Command, Exit, Live, Supervisor
 from tests.support.supervising import (
     PATIENCE_SECONDS,
@@ -146,7 +147,7 @@ def test_a_child_of_the_supervisor_ignores_no_signal_at_all(supervisor: Supervis
     [
         (command(argv=[b"not-there"]), "exec", errno.ENOENT),
         (command(argv=[b"/etc/passwd"]), "exec", errno.EACCES),
-        (command(argv=[b"true", b"x" * 200_000]), "exec", errno.E2BIG),
+        (command(argv=[b"true", b"x" * (ARGUMENT_BYTES + 1)]), "exec", errno.E2BIG),
         (command(argv=[b"true"], cwd=b"/not/there"), "cwd", errno.ENOENT),
         (command(argv=[b"true", b"a\0b"]), "command", errno.EINVAL),
         (command(argv=[b"true"], env=[(b"A=B", b"")]), "command", errno.EINVAL),
@@ -158,6 +159,10 @@ def test_what_cannot_be_run_says_why(supervisor: Supervisor, refused: Command, s
     assert (exit_.reason, exit_.stage, exit_.errno) == ("spawn_failed", stage, code)
     assert exit_.error
     assert (exit_.exit_code, exit_.signal, exit_.started_at_us) == (None, None, 0)
+
+
+def test_the_longest_argument_is_as_long_as_the_kernel_takes(supervisor: Supervisor) -> None:
+    assert run(supervisor, command(argv=[b"true", b"x" * ARGUMENT_BYTES])).exit_code == 0
 
 
 @pytest.mark.everywhere

@@ -30,9 +30,10 @@ def server(*, grpc_address: str | None, http_address: str | None, workflows_dir:
     """
     import uvloop
 
-    from orqestra import app, log
+    from orqestra import app, descriptors, log
     from orqestra.settings import Settings
 
     settings = Settings.load(grpc_address=grpc_address, http_address=http_address, workflows_dir=workflows_dir)
     log.configure(settings.log_level, settings.log_format)
+    descriptors.take_all(settings.db_connections)
     uvloop.run(app.serve(settings))

@@ -27,6 +27,7 @@ TAG_CHARS: Final = 64
 LABELS: Final = 32
 LABEL_CHARS: Final = 128
 ENV_BYTES: Final = 64 * KIB
+ARGUMENT_BYTES: Final = 128 * KIB - 1  # of one argument: Linux takes no longer one (MAX_ARG_STRLEN, with its NUL)
 LANES: Final = 10_000
 
 # A job
@@ -64,6 +65,8 @@ SLOTS_MAX: Final = 10_000
 # Of a command the supervisor holds its process and its two pipes; the others are for everything else.
 SLOT_DESCRIPTORS: Final = 3
 WORKER_DESCRIPTORS: Final = 100
+# Of a server with nobody connected, besides those to Postgres; the others are for some workers and clients.
+SERVER_DESCRIPTORS: Final = 56
 WORKER_QUEUES: Final = 64
 
 # Workflows

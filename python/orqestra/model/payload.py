@@ -90,6 +90,9 @@ def parse_shell(payload: bytes) -> ShellPayload:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput("payload", f"not JSON: {error}") from error
     _check(shell)
+    # JSON is never shorter than what it says.
+    if len(payload) > limits.ARGUMENT_BYTES:
+        _check_lengths(shell)
     return shell
 
 
@@ -131,6 +134,17 @@ def _check(shell: ShellPayload) -> None:
         _check_run_as(shell.run_as)
     if shell.limits is not None:
         _check_limits(shell.limits)
+
+
+def _check_lengths(shell: ShellPayload) -> None:
+    field = "command" if shell.argv is None else "argv"
+    longest = max(len(text.encode("utf-8", "surrogatepass")) for text in shell.arguments())
+    if longest > limits.ARGUMENT_BYTES:
+        raise InvalidInput(
+            f"payload.{field}",
+            f"{longest} bytes in one argument; at most {limits.ARGUMENT_BYTES} are allowed, "
+            "as no program can be given a longer one: pass it as stdin",
+        )
 
 
 def _refused_type(error: msgspec.ValidationError) -> InvalidInput:

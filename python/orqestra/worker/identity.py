@@ -75,8 +75,10 @@ class Identity:
         """Return a number higher than any returned before, by this process or an earlier one."""
         if self._number >= self._kept.reserved:
             reserved = self._kept.reserved + NUMBER_BLOCK
-            self._kept = _Kept(worker_id=self._kept.worker_id, reserved=reserved)
-            _write(self._file, self._kept)
+            kept = _Kept(worker_id=self._kept.worker_id, reserved=reserved)
+            # First: on a full disk nothing is reserved, and the next call tries again.
+            _write(self._file, kept)
+            self._kept = kept
         self._number += 1
         return self._number
 

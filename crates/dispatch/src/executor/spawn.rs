@@ -127,7 +127,11 @@ impl Spawner {
         let directories = &self.supplies.directories;
         let directory = directories.take(command).map_err(|error| {
             let path = shown(command.directory.as_deref().unwrap_or_default());
-            refused("directory", &format!("cannot make one in {path}"), &error)
+            refused(
+                "directory",
+                &format!("cannot make a directory in {path}"),
+                &error,
+            )
         })?;
         let program = command.program(directory.as_ref(), counted);
         let program = program.map(|program| Program {
