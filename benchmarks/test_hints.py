@@ -30,12 +30,19 @@ PRIORITY: Final = 4
 SCORE: Final = 9 - PRIORITY
 HINT_BYTES: Final = 25
 BARE_KEY: Final = f"{PREFIX}bare"
+PARTIAL: Final = f"{PREFIX}partial"
+PROCESSING: Final = f"{PREFIX}processing"
 ONE_LANE: Final = (1,)
 TWENTY_LANES: Final = tuple(range(1, 21))
 # Those of the full set, which nothing is taken from.
 STANDING_LANES: Final = tuple(range(1001, 1101))
 LANES: Final = {"1 lane": ONE_LANE, "20 lanes": TWENTY_LANES}
+# Those that a rebuild marks.
+MANY_LANES: Final = tuple(range(2001, 3001))
 LOAD: Final = Load(unit="hints", count=HINTS, rounds=50)
+# A take that was forgotten long ago.
+FORGOTTEN: Final = "gone:1"
+LONG_AGO: Final = b"1|"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,18 @@ class Queue:
         [lane] = push.lanes
         assert self.runner.run(self.hints.audit(lane, push.ready)) == 0
 
+    def mark(self, lanes: Sequence[int]) -> None:
+        """Mark lanes partial."""
+        self.runner.run(self.hints.mark(lanes, set_epoch=False))
+
+    def recover(self, _: object) -> None:
+        """Push back what was forgotten."""
+        assert self.runner.run(self.hints.recover()) == HINTS
+
+    def forget(self, push: Push) -> None:
+        """Remove the hints of a push."""
+        self.runner.run(self.hints.forget(push.ready))
+
     def commands(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send plain commands in one go and return the answers."""
 
@@ -96,8 +115,9 @@ class Queue:
         return self.runner.run(send())
 
     def clear(self, lanes: Sequence[int]) -> None:
-        """Empty the lanes and the bare keys."""
-        self.commands([["DEL", *(key(lane) for lane in lanes), *(bare_key(lane) for lane in lanes)]])
+        """Empty the lanes, none of which is partial then, and the bare keys."""
+        keys = (*map(key, lanes), *map(bare_key, lanes))
+        self.commands([["DEL", PARTIAL, BARE_KEY, *keys]])
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +163,7 @@ def test_take(benchmark: BenchmarkFixture, queue: Queue, lanes: str) -> None:
 def test_refill(benchmark: BenchmarkFixture, queue: Queue) -> None:
     def prepare() -> Push:
         queue.clear(ONE_LANE)
-        queue.runner.run(queue.hints.mark(ONE_LANE, set_epoch=False))
+        queue.mark(ONE_LANE)
         return queue.fresh(ONE_LANE)
 
     def bare() -> list[list[Any]]:
@@ -165,6 +185,76 @@ def test_audit(benchmark: BenchmarkFixture, queue: Queue) -> None:
         return [["ZMSCORE", bare_key(*ONE_LANE), *members]]
 
     compare(benchmark, LOAD, Beside(what="ZMSCORE", seconds=seconds_of(queue, bare)), queue.audit, lambda: known)
+
+
+@pytest.mark.benchmark(group="hints")
+def test_mark(benchmark: BenchmarkFixture, queue: Queue) -> None:
+    def prepare() -> Sequence[int]:
+        queue.clear(ONE_LANE)
+        return MANY_LANES
+
+    def bare() -> list[list[Any]]:
+        return [["HSET", BARE_KEY, *itertools.chain.from_iterable((f"{lane:08x}", "1") for lane in MANY_LANES)]]
+
+    load = Load(unit="lanes", count=len(MANY_LANES), rounds=50)
+    compare(benchmark, load, Beside(what="HSET", seconds=seconds_of(queue, bare)), queue.mark, prepare)
+    assert queue.commands([["HLEN", PARTIAL]]) == [len(MANY_LANES)]
+    queue.clear(ONE_LANE)
+
+
+@pytest.mark.benchmark(group="hints")
+def test_recover(benchmark: BenchmarkFixture, queue: Queue) -> None:
+    def prepare() -> None:
+        queue.clear(ONE_LANE)
+        taken = LONG_AGO + queue.fresh(ONE_LANE).ready
+        queue.commands([["DEL", PROCESSING], *(["HSET", each, FORGOTTEN, taken] for each in (PROCESSING, BARE_KEY))])
+
+    def bare() -> list[list[Any]]:
+        return [*adds(queue.fresh(ONE_LANE)), ["HDEL", BARE_KEY, FORGOTTEN]]
+
+    compare(benchmark, LOAD, Beside(what="ZADD, HDEL", seconds=seconds_of(queue, bare)), queue.recover, prepare)
+
+
+@pytest.mark.benchmark(group="hints")
+def test_forget(benchmark: BenchmarkFixture, queue: Queue) -> None:
+    known = queue.fresh(ONE_LANE)
+    members = [member for _, member in entries(known)]
+
+    def prepare() -> Push:
+        queue.clear(ONE_LANE)
+        queue.push(known)
+        queue.commands(adds(known))
+        return known
+
+    def bare() -> list[list[Any]]:
+        return [["ZREM", bare_key(*ONE_LANE), *members]]
+
+    compare(benchmark, LOAD, Beside(what="ZREM", seconds=seconds_of(queue, bare)), queue.forget, prepare)
+    assert queue.commands([["EXISTS", key(*ONE_LANE), bare_key(*ONE_LANE)]]) == [0]
+
+
+@pytest.mark.benchmark(group="hints")
+@pytest.mark.parametrize("lanes", LANES)
+def test_trim(benchmark: BenchmarkFixture, queue: Queue, lanes: str) -> None:
+    chosen = LANES[lanes]
+    narrow = Hints(queue.redis, namespace=NAMESPACE, boot_id="bench", window=HINTS // len(chosen))
+
+    def trim(lanes: Sequence[int]) -> None:
+        assert queue.runner.run(narrow.trim(lanes)) == HINTS
+
+    def prepare() -> Sequence[int]:
+        queue.clear(chosen)
+        for _ in range(2):
+            queue.push(queue.fresh(chosen))
+            queue.commands(adds(queue.fresh(chosen)))
+        return chosen
+
+    def bare() -> list[list[Any]]:
+        return [["ZREMRANGEBYRANK", bare_key(lane), narrow.window, -1] for lane in chosen]
+
+    load = Load(unit="hints", count=HINTS, rounds=20)
+    compare(benchmark, load, Beside(what="ZREMRANGEBYRANK", seconds=seconds_of(queue, bare)), trim, prepare)
+    queue.clear(chosen)
 
 
 @pytest.mark.full
