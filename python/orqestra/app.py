@@ -60,6 +60,8 @@ LAST_RESORT_SECONDS: Final = 0.8
 GRACE_SECONDS: Final = 1.0
 LEASE_TIMEOUT_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.25
+# What callers never take: one for new jobs, one for claims, one for results.
+LOOPS_CONNECTIONS: Final = 3
 HEALTH_SECONDS: Final = 0.5
 
 log = get_logger(__name__)
@@ -125,7 +127,7 @@ def wire(settings: Settings, core: Core, lanes: Lanes, lease_database: Database)
         deleted=deleted,
         services=(leases, streams.deadlines, core.link, messages, LiveMessages(core, live), hellos, *loops),
         jobs=JobsService(core=core, intake=intake, cancels=cancels, watch=watch, live=live),
-        workflows=WorkflowsService(core.database, catalog, Workflows(core, catalog, lanes, relay, direct), cancels),
+        workflows=WorkflowsService(core.callers, catalog, Workflows(core, catalog, lanes, relay, direct), cancels),
         streams=streams,
     )
 
@@ -157,6 +159,7 @@ class Server:
         core = Core(
             clock=clock,
             database=database,
+            callers=database.at_most(max(1, settings.db_connections - LOOPS_CONNECTIONS)),
             hints=hints,
             link=Link(clock, hints, lanes, repairs, address=str(settings.redis_address)),
             pg_clock=PostgresClock(clock),

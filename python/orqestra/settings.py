@@ -66,7 +66,7 @@ class Settings:
             default="8",
             unit="connections",
             why="Postgres connections of one server. Every stage works in batches, one connection each; "
-            "8 give each loop its own and leave some for reads.",
+            "8 give each loop its own and leave some for reads. What clients ask never takes the last three.",
         )
     )
     redis_address: Address | SocketPath = field(

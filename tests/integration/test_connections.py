@@ -21,6 +21,8 @@ pytestmark = pytest.mark.alone
 JOBS: Final = 20
 # What is held up here is given up a second later, and would let all others pass.
 HELD_SECONDS: Final = COMMAND_TIMEOUT_SECONDS - 1
+# More than there are connections.
+CALLERS: Final = 8
 # As few as a server may have.
 CONNECTIONS: Final = "3"
 # What has a time of its own is claimed, never matched directly.
@@ -58,6 +60,13 @@ async def held_settlements(sql: Sql) -> list[int]:
     return found
 
 
+async def _is_awaited(sql: Sql) -> bool:
+    """Tell whether anybody waits for what this connection has locked."""
+    await sql.execute("SELECT pg_stat_clear_snapshot()")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+    return bool(await sql.fetchval(waiting))
+
+
 async def writers(sql: Sql, ids: Sequence[int], state: jobs_pb2.Status) -> set[int]:
     """Return the processes that brought jobs into a state, which all of them have to have been brought into."""
     name = jobs_pb2.Status.Name(state).removeprefix("STATUS_").lower()
@@ -85,6 +94,27 @@ async def test_jobs_are_claimed_and_sent_while_a_settlement_waits_for_a_lock(ser
             assert not await writers(sql, ids, jobs_pb2.STATUS_RUNNING) & set(held)
         for job_id in (locked, *ids):
             await server.until(job_id, jobs_pb2.STATUS_COMPLETED)
+
+
+async def test_jobs_are_submitted_and_run_while_cancels_wait_for_a_lock(server: RunningServer, sql: Sql) -> None:
+    async with server.worker(slots=4) as worker:
+        stream = await worker.open()
+        locked = await server.submit()
+        [job] = await stream.assigned(1)
+        async with sql.transaction():
+            await sql.execute("SELECT FROM jobs WHERE id = $1 FOR UPDATE", locked)
+            request = jobs_pb2.CancelJobRequest(ids=[locked])
+            cancels = [asyncio.ensure_future(server.jobs.CancelJob(request)) for _ in range(CALLERS)]
+            await until(lambda: _is_awaited(sql))
+
+            async with asyncio.timeout(HELD_SECONDS):
+                ids = await server.submit_many(JOBS, at=PAST)
+                assert sorted(await stream.run(JOBS)) == ids
+
+            assert not any(cancel.done() for cancel in cancels)
+        await asyncio.gather(*cancels)
+        assert await stream.finish([job]) == [Verdict.VERDICT_ACCEPTED]
+        await server.until(locked, jobs_pb2.STATUS_CANCELLED)
 
 
 async def test_results_are_settled_and_answered_while_a_claim_waits_for_a_lock(server: RunningServer, sql: Sql) -> None:

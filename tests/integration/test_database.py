@@ -11,12 +11,14 @@ from orqestra.model.errors import OutcomeUnknown, StorageUnavailable
 from orqestra.store.backends import end_backend
 from orqestra.store.connections import Backend
 from orqestra.store.database import Database, until_known
+from orqestra.store.queries import Query
 from tests.support.engine import Engine, engine_on
 from tests.support.lossy_postgres import LossyPostgres
 from tests.support.server import Sql
 from tests.support.waiting import until
 
 SOON_SECONDS = 5.0
+GIVE_UP_SECONDS = 0.2
 
 
 async def backend_of(database: Database) -> Backend:
@@ -29,11 +31,59 @@ async def runs(sql: Sql, backend: Backend) -> bool:
     return bool(await sql.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", backend.pid))
 
 
+async def _is_gone(sql: Sql, backend: Backend) -> bool:
+    # A transaction sees the activity of the moment when it first looked.
+    await sql.execute("SELECT pg_stat_clear_snapshot()")
+    return not await runs(sql, backend)
+
+
+async def _waits(sql: Sql, backend: Backend) -> bool:
+    """Tell whether it waits for a lock of this connection."""
+    return bool(await sql.fetchval("SELECT pg_backend_pid() = ANY(pg_blocking_pids($1))", backend.pid))
+
+
 async def test_a_transaction_that_is_forgotten_does_not_hold_its_locks_for_ever(database: str) -> None:
     async with engine_on(database) as engine:
         [row] = await engine.sql("SHOW idle_in_transaction_session_timeout")
 
     assert row[0] == "10s"
+
+
+async def test_a_statement_that_nobody_waits_for_any_more_does_not_wait_on(database: str, sql: Sql) -> None:
+    await sql.execute("CREATE TABLE held (id integer)")
+    postgres = await Database.connect(database, connections=1, timeout_seconds=GIVE_UP_SECONDS)
+    try:
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE held")
+            with pytest.raises(OutcomeUnknown):
+                async with postgres.connection() as statements:
+                    left = statements.backend
+                    # As a statement of ours that has no answer in time.
+                    statements._queries["waiting"] = Query(
+                        name="waiting", text="SELECT count(*) FROM held", parameters=()
+                    )
+                    await statements.fetch("waiting")
+
+            # What has the lock goes on, and Postgres is rid of the other.
+            assert left is not None
+            await until(lambda: _is_gone(sql, left))
+    finally:
+        await postgres.close(1.0)
+
+
+async def test_a_statement_that_an_operator_cancels_may_have_stored_something(database: str, sql: Sql) -> None:
+    await sql.execute("CREATE TABLE held (id integer)")
+    async with engine_on(database) as engine, sql.transaction():
+        await sql.execute("LOCK TABLE held")
+        async with engine.database.connection() as statements:
+            backend = statements.backend
+            assert backend is not None
+            statements._queries["waiting"] = Query(name="waiting", text="SELECT count(*) FROM held", parameters=())
+            task = asyncio.create_task(statements.fetch("waiting"))
+            await until(lambda: _waits(sql, backend))
+            await sql.execute("SELECT pg_cancel_backend($1)", backend.pid)
+            with pytest.raises(OutcomeUnknown):
+                await task
 
 
 async def test_a_cancel_while_a_transaction_begins_stays_a_cancel(lossy: LossyPostgres) -> None:

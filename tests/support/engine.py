@@ -112,6 +112,7 @@ class Engine:
         self.core = Core(
             clock=clock,
             database=database,
+            callers=database,
             hints=hints,
             link=Link(clock, hints, self.lanes, repairs, address=NOWHERE),
             pg_clock=PostgresClock(clock),

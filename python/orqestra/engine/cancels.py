@@ -50,6 +50,7 @@ class Cancels(Service):
     def __init__(self, core: Core, relay: Relay, sessions: Sessions, changed: Callable[[Sequence[int]], None]) -> None:
         super().__init__("cancels", core.clock)
         self._database = core.database
+        self._callers = core.callers
         self._hints = core.hints
         self._link = core.link
         self._server_id = core.server_id
@@ -67,11 +68,11 @@ class Cancels(Service):
 
     async def cancel_run(self, run_id: int) -> bool:
         """Cancel a run and its live step. False: the run had ended. Raises NotFound if there is none."""
-        if await self._database.fetch_one("get_run", id=run_id) is None:
+        if await self._callers.fetch_one("get_run", id=run_id) is None:
             raise NotFound("run", run_id)
         rows = await self._until_known((), run_ids=(run_id,))
         await self._spread(rows)
-        run = await self._database.fetch_one("get_run", id=run_id)
+        run = await self._callers.fetch_one("get_run", id=run_id)
         return run is not None and run["cancel_requested_at"] is not None
 
     async def retry(self, job_id: int) -> None:
@@ -111,7 +112,7 @@ class Cancels(Service):
         return await until_known(lambda: self._transact(ids, run_ids, tried), self._note_unknown)
 
     async def _transact(self, ids: Iterable[int], run_ids: Sequence[int], tried: dict[int, Row]) -> list[Row]:
-        async with self._database.transaction() as statements:
+        async with self._callers.transaction() as statements:
             # A step that an earlier try has cancelled is no longer the live one of its run.
             wanted = {*ids, *tried}
             found = await statements.fetch("find_runs", ids=sorted(wanted))
@@ -166,7 +167,7 @@ class Cancels(Service):
 
     async def _retry(self, job_id: int, tried: "_Tried") -> tuple[int, bytes] | None:
         """Retry a job once; None: an earlier try, whose COMMIT had no answer, has done it."""
-        async with self._database.transaction() as statements:
+        async with self._callers.transaction() as statements:
             run = await _lock_run(statements, job_id)
             found = await statements.fetch_one("lock_jobs", ids=[job_id])
             if tried.found is not None and not _is_as_before(tried.found, found):

@@ -50,8 +50,8 @@ class Watch(Service):
         """These jobs have changed, other servers know it already."""
         if not self._watchers:
             return
-        for job_id in ids:
-            for event in self._watchers.get(job_id, ()):
+        for job_id in self._watchers.keys() & ids:
+            for event in self._watchers[job_id]:
                 event.set()
 
     async def run_once(self) -> float | None:

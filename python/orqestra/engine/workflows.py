@@ -19,7 +19,7 @@ class Workflows:
     """The runs of workflows."""
 
     def __init__(self, core: Core, catalog: Catalog, lanes: Lanes, relay: Relay, direct: DirectMatch) -> None:
-        self._database = core.database
+        self._database = core.callers
         self._catalog = catalog
         self._lanes = lanes
         self._relay = relay

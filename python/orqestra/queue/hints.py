@@ -154,7 +154,7 @@ class Hints:
     async def publish_changed(self, ids: Sequence[int]) -> int:
         """Tell whoever watches which jobs have changed; return how many servers heard it, this one included."""
         async with away_as_error():
-            return int(await self._redis.publish(f"{self._prefix}changed", _join(ids)))
+            return int(await self._redis.publish(f"{self._prefix}changed", f"{self._boot_id} {_join(ids)}"))
 
     async def policy(self) -> str | None:
         """Return the `maxmemory-policy`, or None where the service does not tell."""
@@ -190,13 +190,13 @@ class Hints:
         channel = raw["channel"].decode().removeprefix(self._prefix)
         text = raw["data"].decode()
         match channel:
-            case "wake":
-                sender, _, lanes = text.partition(" ")
-                return None if sender == self._boot_id else Wake(lanes=_split(lanes))
             case "cancel":
                 return Cancelled(ids=_split(text))
             case _:
-                return Changed(ids=_split(text))
+                sender, _, numbers = text.partition(" ")
+                if sender == self._boot_id:
+                    return None
+                return Wake(lanes=_split(numbers)) if channel == "wake" else Changed(ids=_split(numbers))
 
     def _field(self, number: int) -> str:
         return f"{self._boot_id}:{number}"

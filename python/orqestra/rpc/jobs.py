@@ -25,7 +25,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     def __init__(self, *, core: Core, intake: Intake, cancels: Cancels, watch: Watch, live: Live) -> None:
         self._clock = core.clock
-        self._database = core.database
+        self._database = core.callers
         self._intake = intake
         self._cancels = cancels
         self._watch = watch

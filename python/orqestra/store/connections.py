@@ -17,6 +17,8 @@ ACQUIRE_TIMEOUT_SECONDS: Final = 5.0
 RELEASE_TIMEOUT_SECONDS: Final = 1.0
 # A server that is stopped in the middle of a transaction must not hold its locks for ever.
 IDLE_IN_TRANSACTION: Final = "10s"
+# Nor may a statement that nobody waits for any more wait on, for a lock: each try would leave a backend behind.
+GIVEN_UP_SECONDS: Final = 1.0
 
 Pooled: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Pooled"
@@ -28,6 +30,8 @@ BROKEN: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    # Not FATAL; but whoever cancelled the statement, it says nothing of what the statement was given.
+    asyncpg.QueryCanceledError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     OSError,
@@ -58,11 +62,13 @@ class Connections:
         self._backends: dict[int, Backend] = {}
         self._planned_once: set[int] = set()
         self._at_hand: list[Pooled] = []
+        self._statement_timeout_ms = 0
         self._waiting = 0
         self._closing = False
 
     async def open(self, dsn: str, *, most: int, timeout_seconds: float) -> None:
         """Open the first; a statement on any may take `timeout_seconds`. Raises what asyncpg does."""
+        self._statement_timeout_ms = int((timeout_seconds + GIVEN_UP_SECONDS) * 1000)
         self._pool = await asyncpg.create_pool(
             dsn,
             min_size=1,
@@ -153,7 +159,7 @@ class Connections:
 
     async def _prepare(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         self._planned_once.discard(connection.get_server_pid())
-        row = await connection.fetchrow(_PREPARE, IDLE_IN_TRANSACTION)
+        row = await connection.fetchrow(_PREPARE, IDLE_IN_TRANSACTION, str(self._statement_timeout_ms))
         assert row is not None
         # Behind a pooler the pid is none of Postgres', and each statement may meet another backend.
         if row["pid"] != connection.get_server_pid() or row["backend_start"] is None:
@@ -180,6 +186,7 @@ _PREPARE: Final = """
 SELECT set_config('plan_cache_mode', 'force_custom_plan', false),
        set_config('random_page_cost', '1.1', false),
        set_config('idle_in_transaction_session_timeout', $1, false),
+       set_config('statement_timeout', $2, false),
        pg_backend_pid() AS pid,
        -- what pg_stat_activity shows; planning that view takes longer than to connect
        (SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid()))"""

@@ -16,7 +16,7 @@ import asyncpg
 
 from orqestra.model.errors import OutcomeUnknown, StorageUnavailable
 from orqestra.service import retry_delay_seconds
-from orqestra.store.connections import BROKEN, Backend, Connection, Connections, Pooled, end
+from orqestra.store.connections import ACQUIRE_TIMEOUT_SECONDS, BROKEN, Backend, Connection, Connections, Pooled, end
 from orqestra.store.queries import Query, load_queries
 
 # A batch takes tens of milliseconds; a connection that is silent for so long is broken.
@@ -71,8 +71,9 @@ class Statements:
 class Database:
     """Lends connections and runs queries. Batches keep them few: each stage has one or two statements under way."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, turns: asyncio.Semaphore | None = None) -> None:
         self._connections = connections
+        self._turns = turns
         self._queries = load_queries()
 
     @classmethod
@@ -86,6 +87,10 @@ class Database:
         except _REFUSED as error:
             raise StorageUnavailable(f"Postgres does not answer: {error}") from error
         return cls(opened)
+
+    def at_most(self, count: int) -> "Database":
+        """Return the same database for those who, together, are to have so many of its connections and no more."""
+        return Database(self._connections, asyncio.Semaphore(count))
 
     async def close(self, seconds: float) -> None:
         """Close all connections; statements that are still under way then are left to their end."""
@@ -104,7 +109,7 @@ class Database:
             yield self._statements(connection)
             whole = True
         finally:
-            await self._connections.take_back(connection, whole=whole)
+            await self._take_back(connection, whole=whole)
 
     @asynccontextmanager
     async def transaction(self, *, planned_once: bool = False) -> AsyncIterator[Statements]:
@@ -133,7 +138,7 @@ class Database:
             end(connection)
             raise OutcomeUnknown(f"the connection to Postgres was lost during a COMMIT: {error!r}") from error
         finally:
-            await self._connections.take_back(connection, whole=whole)
+            await self._take_back(connection, whole=whole)
 
     async def fetch(self, name: str, /, **values: Any) -> list[Row]:
         """Run one query on a connection of the pool."""
@@ -161,9 +166,29 @@ class Database:
 
     async def _lend(self, *, planned_once: bool) -> Pooled:
         try:
-            return await self._connections.lend(planned_once=planned_once)
+            await self._take_turn()
+            try:
+                return await self._connections.lend(planned_once=planned_once)
+            except BaseException:
+                self._end_turn()
+                raise
         except _REFUSED as error:
             raise StorageUnavailable(f"Postgres does not answer: {error!r}") from error
+
+    async def _take_back(self, connection: Pooled, *, whole: bool) -> None:
+        try:
+            await self._connections.take_back(connection, whole=whole)
+        finally:
+            self._end_turn()
+
+    async def _take_turn(self) -> None:
+        if self._turns is not None:
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_SECONDS):
+                await self._turns.acquire()
+
+    def _end_turn(self) -> None:
+        if self._turns is not None:
+            self._turns.release()
 
 
 def _is_unsent(error: Exception) -> bool:
