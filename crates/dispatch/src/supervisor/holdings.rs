@@ -331,7 +331,7 @@ mod tests {
 
         holdings.ended(2, b"record".to_vec(), true);
         holdings.note_stuck(&[2]);
-        assert_eq!(holdings.stuck_keys(), []);
+        assert_eq!(holdings.stuck_keys(), [] as [u64; 0]);
         assert!(holdings.is_ended(2));
     }
 

@@ -1,5 +1,6 @@
 //! System calls behind safe functions. All `unsafe` of this crate lives in this folder.
 //!
+//! - `attribute`: extended attributes of files.
 //! - `descriptors`: pipes, event counters, in-memory files; reading without waiting.
 //! - `poll`: waiting for many descriptors at once.
 //! - `child`: starting a program. The one delicate piece.
@@ -9,6 +10,7 @@
 //!
 //! Linux 5.9 or newer (`close_range`, and waiting by process descriptor).
 
+pub mod attribute;
 pub mod child;
 pub mod descriptors;
 pub mod memory;

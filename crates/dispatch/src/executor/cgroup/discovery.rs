@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{entrance, remove, value};
 use crate::sys::child::{self, Program, Stack, Standard};
 use crate::sys::process::Ending;
-use crate::sys::{descriptors, own, process};
+use crate::sys::{attribute, descriptors, own, process};
 
 /// How long the members of groups that somebody left have to end after their KILL.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,14 +29,15 @@ const PREFIX: &str = "orqestra-";
 pub fn usable_cgroup(name: &str) -> Option<(PathBuf, File)> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = own_directory(&mounts, &groups)?;
-    clear_abandoned(&own);
-    let base = own.join(format!("{PREFIX}{name}"));
+    let place = place(own_directory(&mounts, &groups)?);
+    clear_abandoned(&place);
+    let base = place.join(format!("{PREFIX}{name}"));
     fs::create_dir(&base).ok()?;
     let lock = lock(&base)?;
+    let gives = may_give(&place).then_some(&place);
     for controller in CONTROLLERS {
-        // Fails where they belong to others, or where a group with members may not give them away.
-        for directory in [&own, &base] {
+        // Fails where they belong to others.
+        for directory in gives.into_iter().chain([&base]) {
             fs::write(directory.join("cgroup.subtree_control"), controller).ok();
         }
     }
@@ -45,6 +46,28 @@ pub fn usable_cgroup(name: &str) -> Option<(PathBuf, File)> {
     }
     clear(&base);
     None
+}
+
+/// Where groups are made: in the group of this process. If that is the place of a service's own processes in a group
+/// that was handed over to it (`DelegateSubgroup` of systemd), in that one, which can give controllers away.
+fn place(own: PathBuf) -> PathBuf {
+    match own.parent() {
+        Some(parent) if is_delegated(parent) => parent.to_owned(),
+        _ => own,
+    }
+}
+
+/// Whether systemd has handed a group over to who runs in it.
+fn is_delegated(group: &Path) -> bool {
+    let mut names = [c"user.delegate", c"trusted.delegate"].into_iter();
+    names.any(|name| attribute::is(group, name, b"1"))
+}
+
+/// Whether a group may give controllers away: one without members, or the root. Another would give `pids`, which counts
+/// threads as well; and then nothing can be started in the groups in it any more.
+fn may_give(group: &Path) -> bool {
+    let members = fs::read_to_string(group.join("cgroup.procs"));
+    !group.join("cgroup.type").exists() || members.is_ok_and(|members| members.is_empty())
 }
 
 /// Clears the groups of supervisors that were killed.
