@@ -86,6 +86,24 @@ async def test_a_statement_that_an_operator_cancels_may_have_stored_something(da
                 await task
 
 
+async def test_who_may_have_so_many_connections_waits_for_his_own_and_leaves_the_others(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orqestra.store.database.ACQUIRE_TIMEOUT_SECONDS", GIVE_UP_SECONDS)
+    async with engine_on(database) as engine:
+        callers = engine.database.at_most(1)
+        async with callers.connection():
+            with pytest.raises(StorageUnavailable, match="all taken"):
+                await callers.fetch("count_lapsed")
+            await engine.database.fetch("count_lapsed")
+
+        # What was lent is there again, however it ended.
+        with pytest.raises(ZeroDivisionError):
+            async with callers.transaction():
+                raise ZeroDivisionError
+        await callers.fetch("count_lapsed")
+
+
 async def test_a_cancel_while_a_transaction_begins_stays_a_cancel(lossy: LossyPostgres) -> None:
     async with engine_on(lossy.url) as engine:
         await backend_of(engine.database)

@@ -165,15 +165,14 @@ class Database:
         return Statements(connection, self._queries, self._connections.backend(connection))
 
     async def _lend(self, *, planned_once: bool) -> Pooled:
+        await self._take_turn()
         try:
-            await self._take_turn()
-            try:
-                return await self._connections.lend(planned_once=planned_once)
-            except BaseException:
-                self._end_turn()
-                raise
-        except _REFUSED as error:
-            raise StorageUnavailable(f"Postgres does not answer: {error!r}") from error
+            return await self._connections.lend(planned_once=planned_once)
+        except BaseException as error:
+            self._end_turn()
+            if isinstance(error, _REFUSED):
+                raise StorageUnavailable(f"Postgres does not answer: {error!r}") from error
+            raise
 
     async def _take_back(self, connection: Pooled, *, whole: bool) -> None:
         try:
@@ -182,9 +181,13 @@ class Database:
             self._end_turn()
 
     async def _take_turn(self) -> None:
-        if self._turns is not None:
+        if self._turns is None:
+            return
+        try:
             async with asyncio.timeout(ACQUIRE_TIMEOUT_SECONDS):
                 await self._turns.acquire()
+        except TimeoutError as error:
+            raise StorageUnavailable("the connections to Postgres that clients may use are all taken") from error
 
     def _end_turn(self) -> None:
         if self._turns is not None:
