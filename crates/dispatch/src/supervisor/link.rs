@@ -130,3 +130,32 @@ impl Link {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn strays_found_without_a_daemon_are_told_to_the_next_one_and_once() -> io::Result<()> {
+        let poll = Poll::new()?;
+        let mut link = Link::new(1);
+        link.note(vec![7], vec![42]);
+
+        let (ours, theirs) = UnixStream::pair()?;
+        link.connect(Line::new(ours)?, &poll)?;
+        link.attached = true;
+        for _ in 0..2 {
+            link.note(Vec::new(), Vec::new());
+        }
+        assert!(link.flush(&poll));
+
+        let mut daemon = Line::new(theirs)?;
+        assert!(daemon.fill());
+        let told = daemon.next().map(|frame| frame.map(ToDaemon::decode));
+        assert_eq!(told, Ok(Some(Ok(ToDaemon::Strays(vec![42])))));
+        assert_eq!(daemon.next(), Ok(None));
+        Ok(())
+    }
+}

@@ -1,7 +1,6 @@
 //! What this process takes of the machine's memory.
 
 use std::fs;
-use std::num::ParseIntError;
 
 /// Gives back what is mapped from files and was never written to, and counts the peak anew from there. What is
 /// still needed comes back from the kernel's cache, page by page.
@@ -55,9 +54,8 @@ fn mapping(line: &str) -> Option<Mapping> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
     let (rights, inode) = (words.next()?, words.nth(2)?);
-    let address = |word| usize::from_str_radix(word, 16);
-    let bounds = || Ok::<_, ParseIntError>((address(start)?, address(end)?));
-    let (start, end) = bounds().ok()?;
+    let address = |word| usize::from_str_radix(word, 16).ok();
+    let (start, end) = (address(start)?, address(end)?);
     Some(Mapping {
         start,
         bytes: end - start,
