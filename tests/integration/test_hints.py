@@ -312,6 +312,7 @@ async def test_servers_hear_each_other_and_not_themselves(server: Server, other:
         await server.hints.push(pushes([(2, 4)], lane=2, due_ms=NOW_MS + 1)[0], NOW_MS)
         await server.take(1, now_ms=NOW_MS + 1)
         await server.hints.publish_cancel([5, 6])
+        await other.hints.publish_changed([8])
         await server.hints.publish_changed([7])
         await task
 

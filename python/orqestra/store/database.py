@@ -10,6 +10,7 @@ asyncpg's, and nothing was stored.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -71,9 +72,9 @@ class Statements:
 class Database:
     """Lends connections and runs queries. Batches keep them few: each stage has one or two statements under way."""
 
-    def __init__(self, connections: Connections, turns: asyncio.Semaphore | None = None) -> None:
+    def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._turns = turns
+        self._turns: asyncio.Semaphore | None = None
         self._queries = load_queries()
 
     @classmethod
@@ -90,7 +91,9 @@ class Database:
 
     def at_most(self, count: int) -> "Database":
         """Return the same database for those who, together, are to have so many of its connections and no more."""
-        return Database(self._connections, asyncio.Semaphore(count))
+        bounded = copy(self)
+        bounded._turns = asyncio.Semaphore(count)
+        return bounded
 
     async def close(self, seconds: float) -> None:
         """Close all connections; statements that are still under way then are left to their end."""

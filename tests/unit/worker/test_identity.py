@@ -56,6 +56,23 @@ def test_numbers_only_rise_whenever_the_worker_dies(tmp_path: Path) -> None:
     assert numbers[0] == 1
 
 
+def test_a_number_that_was_not_stored_is_never_given(tmp_path: Path) -> None:
+    identity = Identity.open(tmp_path)
+    # Nothing can be written where it writes.
+    obstacle = identity.directory / "identity.new"
+    obstacle.mkdir()
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"identity\.new"):
+            identity.next_number()
+    obstacle.rmdir()
+    number = identity.next_number()
+    identity.close()
+
+    again = Identity.open(tmp_path)
+    assert again.next_number() > number
+    again.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"worker_id": "x", "reserved": 1}', b"\xff"])
 def test_a_broken_identity_is_told_and_kept(tmp_path: Path, content: bytes) -> None:
     directory = tmp_path / "worker-0"
