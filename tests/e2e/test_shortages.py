@@ -12,7 +12,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
@@ -35,6 +34,7 @@ from tests.support.spooling import segments
 from tests.support.supervising import end_supervisors, supervisor_pid
 from tests.support.system import System, running_system, shell
 from tests.support.waiting import until
+from tests.support.working import worker_process
 
 SECONDS: Final = 60.0
 SLOTS: Final = 4
@@ -57,6 +57,12 @@ DAEMON_FEW: Final = 32
 # Enough for a server, a worker and a client, and not for a crowd.
 SERVER_FEW: Final = 64
 CROWD: Final = 100
+
+
+@pytest.fixture(autouse=True)
+def no_supervisor_outlives_its_test(folder: Path) -> Iterator[None]:
+    yield
+    end_supervisors(folder)
 
 
 async def test_a_full_disk_costs_slots_and_no_result(folder: Path) -> None:
@@ -161,20 +167,13 @@ async def test_what_finds_no_descriptor_is_handed_back(folder: Path) -> None:
             assert await handed_back(system, late)
 
 
-@pytest.mark.parametrize("count", [16, 64])
-async def test_a_worker_with_too_few_descriptors_says_so_and_ends(folder: Path, count: int) -> None:
-    async with limited_worker("127.0.0.1:9", folder, f"{count}:{count}") as worker, asyncio.timeout(SECONDS):
-        _, said = await worker.communicate()
-
-    problem = f"--slots {SLOTS} needs {WORKER_LEAST} descriptors and the hard limit is {count}"
-    assert (worker.returncode, said.decode()) == (1, f"Error: {problem}: raise it (ulimit -Hn)\n")
-
-
 @pytest.mark.parametrize("soft", [WORKER_LEAST, DAEMON_FEW])
 async def test_a_worker_with_hardly_enough_descriptors_fills_its_slots(folder: Path, soft: int) -> None:
+    options = ("--state-dir", str(folder), "--slots", str(SLOTS))
+    under = ("prlimit", f"--nofile={soft}:{WORKER_LEAST}")
     async with (
         running_system(workers=0) as system,
-        limited_worker(system.stack.grpc_addr, folder, f"{soft}:{WORKER_LEAST}") as worker,
+        worker_process(system.stack.grpc_addr, *options, under=under) as worker,
         asyncio.timeout(SECONDS),
     ):
         with gates(system, "go") as (go,):
@@ -268,23 +267,6 @@ def cut_off(name: str, count: int) -> None:
 def run(*words: str) -> str:
     """Run a program to its end; return what it printed."""
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-@asynccontextmanager
-async def limited_worker(address: str, state: Path, limits: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`orqestra worker` that may have SOFT:HARD descriptors; gone after the block."""
-    options = ("--server", address, "--state-dir", str(state), "--slots", str(SLOTS))
-    process = await asyncio.create_subprocess_exec(
-        *("prlimit", f"--nofile={limits}", sys.executable, "-m", "orqestra", "worker", *options),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-        end_supervisors(state)
 
 
 @contextmanager

@@ -38,11 +38,11 @@ async def working(peer: Peer, tmp_path: Path, **changes: Any) -> AsyncIterator["
 
 @asynccontextmanager
 async def worker_process(
-    peer: Peer, *options: str, under: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    address: str, *options: str, under: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`orqestra worker` in a process of its own, executed by `under` if that is given; gone after the block."""
     process = await asyncio.create_subprocess_exec(
-        *(*under, sys.executable, "-m", "orqestra", "worker", "--server", peer.address, *options),
+        *(*under, sys.executable, "-m", "orqestra", "worker", "--server", address, *options),
         env={**os.environ, **(environment or {})},
         stderr=asyncio.subprocess.PIPE,
     )

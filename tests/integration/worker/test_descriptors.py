@@ -22,7 +22,7 @@ def limited(
     """`orqestra worker` with so few descriptors, and with its own number of slots unless the options say it."""
     under = ("sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors))
     options = ("--state-dir", str(state_dir), *options)
-    return worker_process(peer, *options, under=under, environment={"WORKER_COUNT": ""})
+    return worker_process(peer.address, *options, under=under, environment={"WORKER_COUNT": ""})
 
 
 async def test_more_slots_than_descriptors_are_refused_at_the_start(peer: Peer, tmp_path: Path) -> None:
@@ -35,13 +35,15 @@ async def test_more_slots_than_descriptors_are_refused_at_the_start(peer: Peer, 
     assert "Traceback" not in log.decode()
 
 
-async def test_where_not_even_one_is_possible_none_is_advised(peer: Peer, tmp_path: Path) -> None:
-    few = WORKER_DESCRIPTORS + SLOT_DESCRIPTORS - 1
+@pytest.mark.parametrize("few", [16, WORKER_DESCRIPTORS + SLOT_DESCRIPTORS - 1])
+async def test_where_not_even_one_is_possible_none_is_advised(peer: Peer, tmp_path: Path, few: int) -> None:
     async with limited(peer, tmp_path, descriptors=few) as process, asyncio.timeout(PATIENCE_SECONDS):
         _, log = await process.communicate()
 
     assert process.returncode == 1
-    assert f"the hard limit is {few}: raise it (ulimit -Hn)\n" in log.decode()
+    (line,) = log.decode().splitlines()
+    assert line.startswith("Error: --slots ")
+    assert line.endswith(f" and the hard limit is {few}: raise it (ulimit -Hn)")
 
 
 @pytest.mark.parametrize("options", [(), ("--slots", str(SLOTS))], ids=["default", "asked"])

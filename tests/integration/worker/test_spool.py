@@ -46,7 +46,7 @@ async def test_what_a_killed_worker_owes_is_delivered_by_the_next(
     # given a job with much output, whose result was sent and not answered
     state = ("--state-dir", str(tmp_path))
     job = shell(1, f"head -c {OUTPUT_BYTES} /dev/urandom; exit 3")
-    async with worker_process(peer, *state) as process:
+    async with worker_process(peer.address, *state) as process:
         session = await peer.session()
         first = await session.welcome()
         await session.assign(job)
@@ -56,7 +56,7 @@ async def test_what_a_killed_worker_owes_is_delivered_by_the_next(
 
     # when the worker is killed, again and again, before the answer arrives
     for _ in range(KILLS):
-        async with worker_process(peer, *state) as process:
+        async with worker_process(peer.address, *state) as process:
             session = await peer.session()
             hello = await session.welcome()
             again = await stored_output(session)
@@ -71,7 +71,7 @@ async def test_what_a_killed_worker_owes_is_delivered_by_the_next(
     assert (len(output), result.exit_code) == (OUTPUT_BYTES, 3)
 
     # when it is answered, then nothing is left
-    async with worker_process(peer, *state) as process:
+    async with worker_process(peer.address, *state) as process:
         session = await peer.welcomed()
         await stored_output(session)
         await session.result(1)
@@ -146,7 +146,7 @@ async def test_a_welcome_may_revoke_what_was_spooled(peer: Peer, tmp_path: Path)
 
 
 async def test_a_disk_that_takes_nothing_costs_slots_and_no_result(peer: Peer, tmp_path: Path) -> None:
-    async with worker_process(peer, "--state-dir", str(tmp_path), "--slots", "2") as process:
+    async with worker_process(peer.address, "--state-dir", str(tmp_path), "--slots", "2") as process:
         # given a worker that must not write into files any more, with a job
         session = await peer.welcomed(lease_ms=2000)
         await session.assign(shell(1, "echo before"))
@@ -177,7 +177,7 @@ async def test_a_disk_that_takes_nothing_costs_slots_and_no_result(peer: Peer, t
 
 
 async def test_a_disk_that_does_not_answer_costs_slots_and_no_result(peer: Peer, tmp_path: Path) -> None:
-    async with worker_process(peer, "--state-dir", str(tmp_path), "--slots", "2"):
+    async with worker_process(peer.address, "--state-dir", str(tmp_path), "--slots", "2"):
         # given a worker whose disk hangs, with a job
         session = await peer.welcomed(lease_ms=2000)
         with FrozenThread(supervisor_pid(tmp_path / "worker-0"), "spool"):
@@ -199,7 +199,7 @@ async def test_a_drain_tells_what_the_disk_has_not_taken_and_ends(
     peer: Peer, tmp_path: Path, started: Fifo, then: str
 ) -> None:
     options = ("--state-dir", str(tmp_path), "--drain-seconds", "0.3")
-    async with worker_process(peer, *options) as process:
+    async with worker_process(peer.address, *options) as process:
         # given a job that ends, by itself or by the drain, while the disk hangs
         session = await peer.welcomed()
         with FrozenThread(supervisor_pid(tmp_path / "worker-0"), "spool") as disk:

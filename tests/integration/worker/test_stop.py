@@ -107,7 +107,7 @@ async def test_two_workers_share_a_state_directory_and_keep_their_identities(pee
 
 async def test_the_command_works_and_ends_on_sigterm(peer: Peer, tmp_path: Path) -> None:
     options = ("--slots", "2", "--queue", "a", "--queue", "b", "--label", "zone=1")
-    async with worker_process(peer, *options, "--state-dir", str(tmp_path)) as process:
+    async with worker_process(peer.address, *options, "--state-dir", str(tmp_path)) as process:
         session = await peer.session()
         hello = await session.welcome()
         await session.assign(shell(1, "pwd"))
@@ -125,7 +125,7 @@ async def test_the_command_works_and_ends_on_sigterm(peer: Peer, tmp_path: Path)
 async def test_a_worker_without_a_server_says_so_and_ends_when_told(tmp_path: Path) -> None:
     async with Peer.serving() as gone:
         pass
-    async with worker_process(gone, "--state-dir", str(tmp_path)) as process:
+    async with worker_process(gone.address, "--state-dir", str(tmp_path)) as process:
         assert process.stderr is not None
         log = b""
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -154,7 +154,7 @@ async def test_a_worker_without_a_server_says_so_and_ends_when_told(tmp_path: Pa
 async def test_bad_options_are_refused_by_name(
     peer: Peer, tmp_path: Path, options: tuple[str, str], named: str
 ) -> None:
-    async with worker_process(peer, "--state-dir", str(tmp_path), *options) as process:
+    async with worker_process(peer.address, "--state-dir", str(tmp_path), *options) as process:
         async with asyncio.timeout(PATIENCE_SECONDS):
             _, log = await process.communicate()
 

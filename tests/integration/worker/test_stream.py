@@ -79,7 +79,7 @@ async def test_a_worker_that_was_stopped_starts_nothing_before_it_has_asked(
     peer: Peer, tmp_path: Path, gate: Fifo, *, ends: bool
 ) -> None:
     proof = tmp_path / "proof"
-    async with worker_process(peer, "--slots", "1", "--state-dir", str(tmp_path)) as process:
+    async with worker_process(peer.address, "--slots", "1", "--state-dir", str(tmp_path)) as process:
         first = await peer.welcomed(lease_ms=1000)
         waiting = shell(2, f"touch {proof}")
         await first.assign(shell(1, f"read _ < {gate}"), waiting)

@@ -142,7 +142,7 @@ async def test_commands_are_ended_before_worker_and_supervisor_when_memory_is_sh
     own, spared = oom_score("self"), spared_score()
     command = assignment(1, payload=payload("cat /proc/self/oom_score_adj"))
 
-    async with worker_process(peer, "--state-dir", str(tmp_path)) as process:
+    async with worker_process(peer.address, "--state-dir", str(tmp_path)) as process:
         session = await peer.welcomed()
         await session.assign(command)
         result = await session.result(1)

@@ -81,7 +81,7 @@ async def test_commands_go_on_while_daemons_are_killed(peer: Peer, tmp_path: Pat
     # given a job that has ended, one that will, and one that goes on, when the daemon is killed
     state = ("--state-dir", str(tmp_path / "state"))
     over = f"read _ < {gate}; printf '%0{9000}d' 0; echo told >&2; echo > {journal}.over; exit 5"
-    async with worker_process(peer, *state) as process:
+    async with worker_process(peer.address, *state) as process:
         session = await peer.session()
         first = await session.welcome()
         scripts = {1: "exit 3", 2: over, 3: "echo $$; exec sleep 600"}
@@ -98,7 +98,7 @@ async def test_commands_go_on_while_daemons_are_killed(peer: Peer, tmp_path: Pat
 
     # then each of those that come holds what there is, as the same worker in the same life
     for _ in range(KILLS):
-        async with worker_process(peer, *state) as process:
+        async with worker_process(peer.address, *state) as process:
             session = await peer.session()
             hello = await session.welcome()
             assert (hello.worker_id, hello.incarnation) == (first.worker_id, first.incarnation)
@@ -108,7 +108,7 @@ async def test_commands_go_on_while_daemons_are_killed(peer: Peer, tmp_path: Pat
             await ended(process)
 
     # and the last one tells how they ended, and can end the one that goes on
-    async with worker_process(peer, *state) as process:
+    async with worker_process(peer.address, *state) as process:
         session = await peer.session()
         await session.welcome()
         output = await stored_output(session)
@@ -130,7 +130,7 @@ async def test_commands_go_on_while_daemons_are_killed(peer: Peer, tmp_path: Pat
 
 async def test_a_worker_hands_over_to_the_next(peer: Peer, tmp_path: Path, journal: Path, gate: Fifo) -> None:
     state = ("--state-dir", str(tmp_path / "state"))
-    async with worker_process(peer, *state, "--slots", "1") as process:
+    async with worker_process(peer.address, *state, "--slots", "1") as process:
         session = await peer.session()
         first = await session.welcome()
         await session.assign(noted(journal, 1, f"read _ < {gate}; echo done"), noted(journal, 2, "echo waited"))
@@ -140,7 +140,7 @@ async def test_a_worker_hands_over_to_the_next(peer: Peer, tmp_path: Path, journ
         await ended(process)
     assert process.returncode == 0
 
-    async with worker_process(peer, *state, "--slots", "1") as process:
+    async with worker_process(peer.address, *state, "--slots", "1") as process:
         session = await peer.session()
         hello = await session.welcome()
         gate.release()
@@ -157,7 +157,7 @@ async def test_commands_that_nobody_came_for_are_returned(peer: Peer, tmp_path: 
     options = ("--state-dir", str(tmp_path / "state"), "--orphan-seconds", "1")
     obeys = f"trap 'echo obeyed >> {journal}.ends; exit 4' TERM; echo $$; while :; do sleep 0.1; done"
     ignores = f"trap 'echo ignored >> {journal}.ends' TERM; echo $$; while :; do sleep 0.1; done"
-    async with worker_process(peer, *options) as process:
+    async with worker_process(peer.address, *options) as process:
         session = await peer.session()
         first = await session.welcome()
         await session.assign(noted(journal, 1, obeys), noted(journal, 2, ignores))
@@ -171,7 +171,7 @@ async def test_commands_that_nobody_came_for_are_returned(peer: Peer, tmp_path: 
 
     # then they have ended, one of them by force, and the next start gives them back
     assert sorted(ends(journal).split()) == ["ignored", "obeyed"]
-    async with worker_process(peer, *options) as process:
+    async with worker_process(peer.address, *options) as process:
         session = await peer.session()
         hello = await session.welcome()
         obeyed, killed = await session.result(1), await session.result(2)
@@ -186,7 +186,7 @@ async def test_commands_that_nobody_came_for_are_returned(peer: Peer, tmp_path: 
 
 async def test_a_supervisor_that_is_killed_is_replaced(peer: Peer, tmp_path: Path, journal: Path) -> None:
     # given a job that has ended and is not acknowledged, one that runs, and one that waits
-    async with worker_process(peer, "--state-dir", str(tmp_path / "state"), "--slots", "1") as process:
+    async with worker_process(peer.address, "--state-dir", str(tmp_path / "state"), "--slots", "1") as process:
         session = await peer.session()
         first = await session.welcome()
         pid_file = tmp_path / "pid"
@@ -232,7 +232,7 @@ async def test_what_commands_of_a_killed_supervisor_left_is_gone_and_strangers_a
     jobs = state / "worker-0" / "jobs"
     other = {"ORQESTRA_TMPDIR": str(state / "worker-1" / "jobs" / "1")}
     async with (
-        worker_process(peer, "--state-dir", str(state)),
+        worker_process(peer.address, "--state-dir", str(state)),
         stranger() as unmarked,
         stranger(**other) as of_another_worker,
     ):
@@ -265,7 +265,7 @@ async def test_what_commands_of_a_killed_supervisor_left_is_gone_and_strangers_a
 
 
 async def test_without_a_supervisor_there_are_no_slots_until_there_is_one(peer: Peer, tmp_path: Path) -> None:
-    async with worker_process(peer, "--state-dir", str(tmp_path / "state"), "--slots", "2") as process:
+    async with worker_process(peer.address, "--state-dir", str(tmp_path / "state"), "--slots", "2") as process:
         # given a worker in whose folder nothing can be kept any more
         session = await peer.welcomed(lease_ms=2000)
         directory = tmp_path / "state" / "worker-0"
@@ -293,7 +293,7 @@ async def test_without_a_supervisor_there_are_no_slots_until_there_is_one(peer: 
 
 
 async def test_a_worker_that_is_told_to_end_leaves_nothing(peer: Peer, tmp_path: Path) -> None:
-    async with worker_process(peer, "--state-dir", str(tmp_path / "state")) as process:
+    async with worker_process(peer.address, "--state-dir", str(tmp_path / "state")) as process:
         session = await peer.welcomed()
         await session.assign(shell(1, "sleep 600 & sleep 600 >/dev/null 2>&1 & true"))
         await session.result(1)
