@@ -1,5 +1,6 @@
 """A gigabyte of output through a supervisor: what is kept of it is exact, and the supervisor is small all the while."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from orqestra.bench.processes import peak_mb
 from orqestra.model.limits import KIB, OUTPUT_HEAD_BYTES, OUTPUT_TAIL_BYTES
 from orqestra.worker.supervised import Supervisor
-from tests.support.supervising import command, run, shell, supervised
+from tests.support.supervising import command, exits, run, shell, supervised
+from tests.support.waiting import until
 
 GIGABYTE = 1 << 30
 # The most that a supervisor ever had in memory.
@@ -46,6 +48,20 @@ def test_half_a_gigabyte_each_to_stdout_and_stderr_in_turns_is_kept_exactly(supe
     assert exit_.stdout == kept_of(1)
     assert exit_.stderr == kept_of(2)
     assert peak(supervisor) < PEAK_MB
+
+
+async def test_a_supervisor_gives_way_to_a_flood_and_to_nothing_else(supervisor: Supervisor) -> None:
+    def policy() -> int:
+        return os.sched_getscheduler(supervisor.pid)
+
+    run(supervisor, shell("yes | head -c 1000000"))
+    assert policy() == os.SCHED_OTHER
+    flood = shell("yes")
+    supervisor.start([flood])
+    await until(lambda: policy() == os.SCHED_BATCH)
+    supervisor.kill([flood.key])
+    exits(supervisor, 1)
+    await until(lambda: policy() == os.SCHED_OTHER)
 
 
 def peak(supervisor: Supervisor) -> float:

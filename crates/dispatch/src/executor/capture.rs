@@ -1,5 +1,7 @@
 //! What is kept of one output stream: its head, its tail, and the exact count of what came.
 
+use super::pages::Pages;
+
 /// Bounds of what is kept per stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -30,8 +32,8 @@ impl Output {
 pub struct Capture {
     bounds: Bounds,
     head: Vec<u8>,
-    /// A ring once it is full: the oldest byte is at `oldest`.
-    tail: Vec<u8>,
+    /// A ring once it is full: the oldest byte is at `oldest`. Pipes are read into it.
+    tail: Pages,
     oldest: usize,
     total: u64,
 }
@@ -42,7 +44,7 @@ impl Capture {
         Self {
             bounds,
             head: Vec::new(),
-            tail: Vec::new(),
+            tail: Pages::default(),
             oldest: 0,
             total: 0,
         }
@@ -57,7 +59,7 @@ impl Capture {
         // Of more than a whole tail, only the end can stay.
         let rest = &rest[rest.len().saturating_sub(self.bounds.tail_bytes)..];
         let (fill, rest) = rest.split_at(rest.len().min(self.bounds.tail_bytes - self.tail.len()));
-        append(&mut self.tail, fill, self.bounds.tail_bytes);
+        self.fill(fill);
         self.overwrite(rest);
     }
 
@@ -104,11 +106,19 @@ impl Capture {
         self.tail.rotate_left(self.oldest);
         let mut bytes = self.head;
         bytes.reserve_exact(self.tail.len());
-        bytes.append(&mut self.tail);
+        bytes.extend_from_slice(&self.tail);
         Output {
             bytes,
             total: self.total,
         }
+    }
+
+    /// Appends to a tail that is not full. It has all its memory at once: the kernel gives no page before it is used.
+    fn fill(&mut self, bytes: &[u8]) {
+        if self.tail.is_empty() && !bytes.is_empty() {
+            self.tail = Pages::with_capacity(self.bounds.tail_bytes);
+        }
+        self.tail.append(bytes);
     }
 
     /// Replaces the oldest bytes of a full tail.

@@ -106,8 +106,14 @@ impl Job {
         self.followed = false;
     }
 
-    /// Reads what one stream has, or the first part of it.
-    pub fn read(&mut self, stream: Stream, scratch: &mut [u8], poll: &Poll, outbox: &Outbox) {
+    /// Reads what one stream has, or the first part of it. Returns whether a flood was read.
+    pub fn read(
+        &mut self,
+        stream: Stream,
+        scratch: &mut [u8],
+        poll: &Poll,
+        outbox: &Outbox,
+    ) -> bool {
         let followers = self.followed.then_some(outbox);
         let [stdout, stderr] = &mut self.outputs;
         let output = if stream == Stream::Stdout {
@@ -115,7 +121,7 @@ impl Job {
         } else {
             stderr
         };
-        output.read(self.key, scratch, poll, followers);
+        output.read(self.key, scratch, poll, followers)
     }
 
     /// Whether both streams are at their end.

@@ -13,7 +13,7 @@
 //! - `cgroup`: a group for each command, where the system lets us; else
 //! - `lookout`: which processes belong to which command. `census` is what `/proc` shows, `kinship`
 //!   what follows from it.
-//! - `reading`: the pipes of a command; `capture`: what is kept of its output.
+//! - `reading`: the pipes of a command; `capture`: what is kept of its output, in `pages`.
 //! - `report`: what the caller gets to know.
 //!
 //! All processes of a command end with it, also those that have left its group and session, unless it
@@ -44,6 +44,7 @@ mod limits;
 mod lookout;
 mod mailbox;
 pub(crate) mod packing;
+mod pages;
 mod reading;
 mod reaper;
 mod removal;

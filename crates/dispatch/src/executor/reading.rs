@@ -12,6 +12,8 @@ use crate::sys::poll::Poll;
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// Reads of one stream in a row, enough to empty the largest pipe; then the others have their turn.
 const READS: usize = 16;
+/// A read that brings as much is part of a flood, if more was written already than can be kept.
+const FLOOD_BYTES: usize = 4096;
 
 /// What a descriptor of a command stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,38 +77,57 @@ impl Reading {
         }
     }
 
-    /// Reads what it has, or the first part of it.
-    pub fn read(&mut self, key: u64, scratch: &mut [u8], poll: &Poll, followers: Option<&Outbox>) {
+    /// Reads what it has, or the first part of it. Returns whether a flood was read.
+    pub fn read(
+        &mut self,
+        key: u64,
+        scratch: &mut [u8],
+        poll: &Poll,
+        followers: Option<&Outbox>,
+    ) -> bool {
+        let mut is_flood = false;
         for _ in 0..READS {
-            let Some(pipe) = &mut self.pipe else { return };
-            // Of a flood nearly all is thrown away again: it is not worth a second copy.
-            let at_once = followers.is_none() && self.capture.is_full();
-            let place = if at_once {
-                self.capture.oldest_mut()
-            } else {
-                &mut *scratch
-            };
-            let count = match pipe.read(place) {
-                Ok(0) => return self.close(poll),
-                Ok(count) => count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return self.close(poll),
-            };
-            if at_once {
-                self.capture.written(count);
-                continue;
+            let is_full = self.capture.is_full();
+            match self.take(key, scratch, followers) {
+                Ok(count) if count > 0 => is_flood |= is_full && count >= FLOOD_BYTES,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => {
+                    self.close(poll);
+                    break;
+                }
             }
-            let data = &scratch[..count];
-            if let Some(outbox) = followers {
-                outbox.live(
-                    key,
-                    self.stream,
-                    std::iter::once((self.capture.total(), data)),
-                );
-            }
-            self.capture.push(data);
         }
+        is_flood
+    }
+
+    /// Reads once; nothing if it is at its end.
+    fn take(
+        &mut self,
+        key: u64,
+        scratch: &mut [u8],
+        followers: Option<&Outbox>,
+    ) -> io::Result<usize> {
+        let Some(pipe) = &mut self.pipe else {
+            return Ok(0);
+        };
+        // Of a flood nearly all is thrown away again: it is not worth a second copy.
+        if followers.is_none() && self.capture.is_full() {
+            let count = pipe.read(self.capture.oldest_mut())?;
+            self.capture.written(count);
+            return Ok(count);
+        }
+        let count = pipe.read(scratch)?;
+        let data = &scratch[..count];
+        if data.is_empty() {
+            return Ok(0);
+        }
+        if let Some(outbox) = followers {
+            let piece = (self.capture.total(), data);
+            outbox.live(key, self.stream, std::iter::once(piece));
+        }
+        self.capture.push(data);
+        Ok(count)
     }
 
     /// Whether it is at its end.

@@ -74,6 +74,41 @@ pub fn be_prompt() {
     }
 }
 
+/// Whether the calling thread takes its turn when it is woken, as threads do, or gives way.
+pub struct Turns {
+    /// Nobody has given the thread another policy, which it would keep.
+    is_ordinary: bool,
+    gives_way: bool,
+}
+
+impl Turns {
+    /// Of the calling thread, as it was started.
+    pub fn new() -> Self {
+        let told = scheduling();
+        Self {
+            is_ordinary: told.is_some_and(|told| told.sched_policy == libc::SCHED_OTHER as u32),
+            gives_way: false,
+        }
+    }
+
+    /// Has the calling thread wait, when it is woken, until a processor is free or its turn has come; or no longer.
+    /// Otherwise it takes the processor of whoever woke it.
+    pub fn give_way(&mut self, wanted: bool) {
+        if !self.is_ordinary || wanted == self.gives_way {
+            return;
+        }
+        let policy = if wanted {
+            libc::SCHED_BATCH
+        } else {
+            libc::SCHED_OTHER
+        };
+        let none = libc::sched_param { sched_priority: 0 };
+        // SAFETY: 0 is the calling thread, and the priority outlives the call.
+        unsafe { libc::sched_setscheduler(0, policy, &raw const none) };
+        self.gives_way = wanted;
+    }
+}
+
 /// How the calling thread is scheduled.
 fn scheduling() -> Option<libc::sched_attr> {
     // SAFETY: zero is a value of each field; 0 is the calling thread, and what is told outlives the call.
@@ -136,5 +171,28 @@ mod tests {
         let expected = if before == 0 { 0 } else { SHORT_TURN_NS };
         assert_eq!(turn_ns(), expected);
         assert_eq!(of_child.ok(), Some(before));
+    }
+
+    fn policy() -> Option<i32> {
+        scheduling().map(|told| told.sched_policy as i32)
+    }
+
+    #[test]
+    fn a_thread_gives_way_until_it_does_no_longer() {
+        let mut turns = Turns::new();
+        assert_eq!(policy(), Some(libc::SCHED_OTHER));
+        turns.give_way(true);
+        assert_eq!(policy(), Some(libc::SCHED_BATCH));
+        turns.give_way(false);
+        assert_eq!(policy(), Some(libc::SCHED_OTHER));
+    }
+
+    #[test]
+    fn a_policy_that_somebody_has_given_stays() {
+        Turns::new().give_way(true);
+        let mut turns = Turns::new();
+        turns.give_way(true);
+        turns.give_way(false);
+        assert_eq!(policy(), Some(libc::SCHED_BATCH));
     }
 }

@@ -7,6 +7,7 @@ mod endings;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,11 @@ use crate::executor::directory::{Cleaner, Directories, Directory};
 use crate::executor::job::Job;
 use crate::executor::lookout::Lookout;
 use crate::executor::mailbox::{Mailbox, Message};
+use crate::executor::pages::Pages;
 use crate::executor::reading::{SCRATCH_BYTES, Source};
 use crate::executor::report::{Exit, Failure, Notes, Outbox, Reason};
 use crate::executor::spawn::{self, Launched};
+use crate::sys::own::Turns;
 use crate::sys::poll::Poll;
 use crate::sys::process;
 
@@ -31,6 +34,9 @@ use endings::Task;
 const MAILBOX: u64 = u64::MAX;
 /// How often adopted children are looked at while nothing else happens: so long a zombie may stay.
 const ADOPTED_EVERY: Duration = Duration::from_secs(1);
+/// After so long without more of it, a flood of output is over. Longer than a tick of the kernel: a timer that is due
+/// before the next one has to be set in the hardware, with each wait, which in a virtual machine costs more than a read.
+const CALM: Duration = Duration::from_millis(20);
 
 /// Owns the running commands; made by `Executor::prepare`.
 pub struct Reaper {
@@ -45,7 +51,9 @@ pub struct Reaper {
     /// What was asked of commands that are in the hands of a spawner.
     early: HashMap<u64, Early>,
     ended: Vec<Exit>,
-    scratch: Vec<u8>,
+    scratch: Pages,
+    /// Whether a flood of output was read in the last round.
+    flooded: bool,
     stopping: bool,
     lookout: Lookout,
     /// What is to be done to the processes of commands at the end of this round.
@@ -103,7 +111,8 @@ impl Reaper {
             deadlines: BTreeSet::new(),
             early: HashMap::new(),
             ended: Vec::new(),
-            scratch: vec![0; SCRATCH_BYTES],
+            scratch: Pages::zeroed(SCRATCH_BYTES),
+            flooded: false,
             stopping: false,
             due: Vec::new(),
             notes: Notes::default(),
@@ -122,9 +131,15 @@ impl Reaper {
             "orphans come to the main thread, so the reaper has to run there"
         );
         process::block_signals();
+        let mut turns = Turns::new();
         let mut ready = Vec::new();
         while !self.is_finished() {
-            self.poll.wait(self.patience(), &mut ready);
+            // Who writes without end goes on while we wait for our turn: what he writes is read in fewer and larger
+            // parts, and he is not interrupted for each.
+            let flooded = mem::take(&mut self.flooded);
+            turns.give_way(flooded);
+            let patience = if flooded { Some(CALM) } else { self.patience() };
+            self.poll.wait(patience, &mut ready);
             let mut woken = false;
             for number in ready.drain(..) {
                 match number {
@@ -172,7 +187,7 @@ impl Reaper {
         match source {
             Source::Process => self.main_ended(key),
             Source::Output(stream) => {
-                job.read(stream, &mut self.scratch, &self.poll, &self.outbox);
+                self.flooded |= job.read(stream, &mut self.scratch, &self.poll, &self.outbox);
                 self.sweep_if_drained(key);
             }
         }
