@@ -177,22 +177,35 @@ mod tests {
         scheduling().map(|told| told.sched_policy as i32)
     }
 
+    /// In a thread of its own, whose policy is nobody else's.
+    fn policies(run: fn(&mut Turns) -> Vec<Option<i32>>) -> Option<Vec<Option<i32>>> {
+        thread::spawn(move || run(&mut Turns::new())).join().ok()
+    }
+
     #[test]
     fn a_thread_gives_way_until_it_does_no_longer() {
-        let mut turns = Turns::new();
-        assert_eq!(policy(), Some(libc::SCHED_OTHER));
-        turns.give_way(true);
-        assert_eq!(policy(), Some(libc::SCHED_BATCH));
-        turns.give_way(false);
-        assert_eq!(policy(), Some(libc::SCHED_OTHER));
+        let seen = policies(|turns| {
+            [true, false]
+                .into_iter()
+                .map(|wanted| {
+                    turns.give_way(wanted);
+                    policy()
+                })
+                .collect()
+        });
+        let expected = [libc::SCHED_BATCH, libc::SCHED_OTHER].map(Some);
+        assert_eq!(seen, Some(expected.to_vec()));
     }
 
     #[test]
     fn a_policy_that_somebody_has_given_stays() {
-        Turns::new().give_way(true);
-        let mut turns = Turns::new();
-        turns.give_way(true);
-        turns.give_way(false);
-        assert_eq!(policy(), Some(libc::SCHED_BATCH));
+        let seen = policies(|turns| {
+            turns.give_way(true);
+            let mut others = Turns::new();
+            others.give_way(true);
+            others.give_way(false);
+            vec![policy()]
+        });
+        assert_eq!(seen, Some(vec![Some(libc::SCHED_BATCH)]));
     }
 }

@@ -81,6 +81,7 @@ fn main() {
     // The same where the system lets us make control groups.
     let groups = usable_cgroup(&format!("test-{}", namespace::unique()));
     println!("with groups: {groups:?}");
+    demand(groups.as_ref().map(|(directory, _)| directory.as_path()));
     if let Some((directory, _lock)) = groups {
         run(Some(&directory), is_alone, &wanted);
         assert!(!directory.exists(), "{} is left", directory.display());
@@ -89,6 +90,16 @@ fn main() {
         namespace::enter();
     }
     std::fs::remove_dir(leftovers::place()).expect("no directory of a command is left");
+}
+
+/// Fails unless the groups have all files that `ORQESTRA_TEST_GROUPS` names, with spaces between: on a machine that is
+/// known to have them (`cgroup.kill pids.max memory.max`), no case should be left out unnoticed.
+fn demand(groups: Option<&Path>) {
+    let demanded = std::env::var("ORQESTRA_TEST_GROUPS").unwrap_or_default();
+    for file in demanded.split_whitespace() {
+        let is_there = groups.is_some_and(|groups| groups.join(file).exists());
+        assert!(is_there, "the groups here have no {file}");
+    }
 }
 
 /// Those that are run with this group, or without one.

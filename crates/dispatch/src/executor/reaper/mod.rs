@@ -138,8 +138,7 @@ impl Reaper {
             // parts, and he is not interrupted for each.
             let flooded = mem::take(&mut self.flooded);
             turns.give_way(flooded);
-            let patience = if flooded { Some(CALM) } else { self.patience() };
-            self.poll.wait(patience, &mut ready);
+            self.poll.wait(self.patience(flooded), &mut ready);
             let mut woken = false;
             for number in ready.drain(..) {
                 match number {
@@ -164,14 +163,15 @@ impl Reaper {
     }
 
     /// How long there is nothing to do if nothing happens. None: for ever.
-    fn patience(&self) -> Option<Duration> {
+    fn patience(&self, flooded: bool) -> Option<Duration> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let deadline = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         // Commands that run may leave orphans at any time.
         let lookout = &self.lookout;
         let watchful = lookout.has_adopted() || lookout.has_left() || !self.jobs.is_empty();
         let watch = watchful.then_some(ADOPTED_EVERY);
-        [deadline, watch].into_iter().flatten().min()
+        let calm = flooded.then_some(CALM);
+        [deadline, watch, calm].into_iter().flatten().min()
     }
 
     fn is_finished(&self) -> bool {
