@@ -16,7 +16,8 @@ ENTER = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 @pytest.fixture
 def service() -> Iterator[Path]:
     """The group of a service, in which there is one for its own processes."""
-    group = HIERARCHY / f"orqestra-test-{os.getpid()}"
+    # Not `orqestra-`: what is called so and has no owner is ended by whatever supervisor starts beside it.
+    group = HIERARCHY / f"service-of-test-{os.getpid()}"
     own = group / "main"
     own.mkdir(parents=True)
     yield group
