@@ -19,10 +19,13 @@ const CONTROLLERS: [&str; 2] = ["+memory", "+pids"];
 
 /// All our groups begin so.
 const PREFIX: &str = "orqestra-";
+/// Where the name of a supervisor, which is a UUID, has dashes, and how long it is.
+const DASHES: [usize; 4] = [8, 13, 18, 23];
+const UUID_LENGTH: usize = 36;
 
 /// A new directory `orqestra-<name>` below the group of this process, if groups can be made in it and
-/// commands be put there, and the lock by which others know that it is in use. What those have left there
-/// who hold no lock any more is killed and removed.
+/// commands be put there, and the lock by which others know that it is in use. What supervisors, whose names are
+/// UUIDs, have left there who hold no lock any more is killed and removed.
 ///
 /// Starts a program to try it out.
 #[must_use]
@@ -73,14 +76,26 @@ fn may_give(group: &Path) -> bool {
 /// Clears the groups of supervisors that were killed.
 fn clear_abandoned(own: &Path) {
     for entry in fs::read_dir(own).into_iter().flatten().flatten() {
-        let ours = entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(PREFIX.as_bytes());
+        let ours = entry.file_name().to_str().is_some_and(is_of_supervisor);
         if ours && lock(&entry.path()).is_some() {
             clear(&entry.path());
         }
     }
+}
+
+/// Whether a supervisor has made a group of this name. Somebody else's `orqestra-server` is left alone.
+fn is_of_supervisor(group: &str) -> bool {
+    let Some(name) = group.strip_prefix(PREFIX) else {
+        return false;
+    };
+    let fits = |(at, sign): (usize, u8)| {
+        if DASHES.contains(&at) {
+            sign == b'-'
+        } else {
+            sign.is_ascii_hexdigit()
+        }
+    };
+    name.len() == UUID_LENGTH && name.bytes().enumerate().all(fits)
 }
 
 /// The lock of a group, unless somebody has it.
@@ -188,5 +203,21 @@ mod tests {
         assert_eq!(own_directory(part, own).as_deref(), Some(expected));
         assert_eq!(own_directory(mixed, "4:memory:/a\n"), None);
         assert_eq!(own_directory("", own), None);
+    }
+
+    #[test]
+    fn only_what_a_supervisor_is_called_is_ever_cleared() {
+        let name = "orqestra-3f0c1d52-8d5e-4b8a-9c55-0a1b2c3d4e5f";
+        assert!(is_of_supervisor(name));
+        for other in [
+            "orqestra-server",
+            "orqestra-",
+            "orqestra-3f0c1d52-8d5e-4b8a-9c55-0a1b2c3d4e5g",
+            "orqestra-3f0c1d52x8d5e-4b8a-9c55-0a1b2c3d4e5f",
+            "orqestra-3f0c1d52-8d5e-4b8a-9c55-0a1b2c3d4e5f0",
+            "3f0c1d52-8d5e-4b8a-9c55-0a1b2c3d4e5f",
+        ] {
+            assert!(!is_of_supervisor(other), "{other}");
+        }
     }
 }
