@@ -46,11 +46,9 @@ async def test_what_waits_for_a_second_is_handed_back_and_what_runs_is_not(tmp_p
         commands.withdraw_late()
 
         # then the one is handed back, and the other ends as it would have
-        back = _next_end(commands, supervisor)
-        assert back == (2, HandBack(reason=NO_SLOT))
+        assert _ends(commands, supervisor, 1) == {2: HandBack(reason=NO_SLOT)}
         go.release()
-        job_id, finished = _next_end(commands, supervisor)
-        assert job_id == 1
+        finished = _ends(commands, supervisor, 1)[1]
         assert isinstance(finished, Finished)
         assert Result.FromString(finished.result).ok
 
@@ -72,14 +70,14 @@ async def test_what_has_a_slot_and_is_not_started_yet_is_not_handed_back(tmp_pat
         commands.withdraw_late()
 
         # then the one without a slot is handed back, and the others run as soon as they may
-        assert _next_end(commands, supervisor) == (3, HandBack(reason=NO_SLOT))
+        assert _ends(commands, supervisor, 1) == {3: HandBack(reason=NO_SLOT)}
         commands.allow(clock.now * 1e6)
-        ended = dict([_next_end(commands, supervisor), _next_end(commands, supervisor)])
+        ended = _ends(commands, supervisor, 2)
         assert ended.keys() == {1, 2}
         assert all(isinstance(each, Finished) for each in ended.values())
 
 
-def _next_end(commands: Commands, supervisor: Supervisor) -> tuple[int, Finished | HandBack]:
-    (ended,) = commands.ends(exits(supervisor, 1))
-    occupied, told = ended
-    return occupied.attempt.job_id, told
+def _ends(commands: Commands, supervisor: Supervisor, count: int) -> dict[int, Finished | HandBack]:
+    """Return what is told of the next jobs that end, which may be told of at once or one by one."""
+    ends = commands.ends(exits(supervisor, count))
+    return {occupied.attempt.job_id: told for occupied, told in ends}
