@@ -147,3 +147,36 @@ impl Reading {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::sys::descriptors;
+
+    const BOUNDS: Bounds = Bounds {
+        head_bytes: FLOOD_BYTES,
+        tail_bytes: 4 * FLOOD_BYTES,
+    };
+
+    #[test]
+    fn much_at_a_time_is_a_flood_once_no_more_can_be_kept() -> io::Result<()> {
+        let (reader, writer) = descriptors::pipe()?;
+        let (mut writer, poll) = (File::from(writer), Poll::new()?);
+        let mut reading = Reading::new(Stream::Stdout, reader, BOUNDS);
+        reading.watch(1, &poll)?;
+        let mut scratch = vec![0; 8 * FLOOD_BYTES];
+        let mut floods = |bytes| {
+            writer.write_all(&vec![7; bytes])?;
+            Ok::<_, io::Error>(reading.read(1, &mut scratch, &poll, None))
+        };
+
+        assert!(!floods(5 * FLOOD_BYTES - 1)?, "all of it is kept");
+        assert!(!floods(FLOOD_BYTES)?, "there was room when it was read");
+        assert!(floods(FLOOD_BYTES)?);
+        assert!(!floods(FLOOD_BYTES - 1)?, "it is little");
+        assert!(floods(2 * FLOOD_BYTES)?);
+        Ok(())
+    }
+}

@@ -34,8 +34,8 @@ use endings::Task;
 const MAILBOX: u64 = u64::MAX;
 /// How often adopted children are looked at while nothing else happens: so long a zombie may stay.
 const ADOPTED_EVERY: Duration = Duration::from_secs(1);
-/// After so long without more of it, a flood of output is over. Longer than a tick of the kernel: a timer that is due
-/// before the next one has to be set in the hardware, with each wait, which in a virtual machine costs more than a read.
+/// After so long without more of it, a flood of output is over. With 1 ms each wait costs more than a read, in a
+/// virtual machine: longer than a tick of the kernel, then, for which no timer has to be set in the hardware.
 const CALM: Duration = Duration::from_millis(20);
 
 /// Owns the running commands; made by `Executor::prepare`.
@@ -162,7 +162,7 @@ impl Reaper {
         self.ways.directories.remove_free();
     }
 
-    /// How long there is nothing to do if nothing happens. None: for ever.
+    /// How long there is nothing to do if nothing happens; a flood is to be over by then. None: for ever.
     fn patience(&self, flooded: bool) -> Option<Duration> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let deadline = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
